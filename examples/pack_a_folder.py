@@ -21,12 +21,11 @@ def main(folder: str, tokenizer_name: str) -> None:
     form = fim.resolve_format(tokenizer)
     tokens = []
     for path in sorted(Path(folder).rglob("*")):
-        language = fim.detect_language(path.name) if path.is_file() else None
+        text = path.read_bytes() if path.is_file() else b""
+        language = fim.detect_language(path.name, text) if text else None
         if language is None:
             continue
-        document = fim.Document(
-            repo=folder, path=path.as_posix(), language=language, text=path.read_bytes()
-        )
+        document = fim.Document(repo=folder, path=path.as_posix(), language=language, text=text)
         for sample in fim.make_samples(
             document, fim.SpanPolicy(), window_bytes=6_000, fim_rate=0.7,
             orders=form.row.trained, seed=0, epoch=0,

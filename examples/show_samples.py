@@ -15,7 +15,7 @@ import fim
 def main(path: str) -> None:
     """Print the samples drawn from one file."""
     text = Path(path).read_bytes()
-    language = fim.detect_language(path, text[:256])
+    language = fim.detect_language(path, text)
     if language is None:
         sys.exit(f"{path}: no language with that name; known: {', '.join(fim.LANGUAGES)}")
     document = fim.Document(repo="example", path=path, language=language, text=text)

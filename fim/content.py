@@ -5,16 +5,21 @@ So text that contains `<|fim_prefix|>` stays text, whatever the tokenizer's own 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from fim.errors import ControlToken, FimError
 from fim.formats import backend_of
+from fim.pieces import IdsOf, Pieces, can_join
 
 _GUARD = "☺"
 """Character before a guarded segment, cut off again (meta-llama/codellama `encode_infilling`)."""
+_SIZED = "a\tb  é\r\n日本 12"
+"""Text on which a table of bytes per token is tried before it is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +27,34 @@ class Encoded:
     """A text and its ids."""
 
     text: bytes
-    ids: list[int]
-    encoding: Any = field(repr=False)
-    """What `tokenizers` gave, with the guard's tokens if the text was guarded."""
+    ids: np.ndarray
+    """`int32`, shape `(tokens,)`."""
+    content: "ContentTokenizer" = field(repr=False)
+    guarded: bool = False
 
     def bytes_of(self, tokens: int, from_end: bool = False) -> int:
-        """Return the bytes of the first or the last so many tokens."""
+        """Return the bytes of the first or the last so many tokens.
+
+        A token that is part of a character counts its own bytes where the tokenizer's vocabulary is
+        of bytes, else the whole character's.
+        """
         if tokens == 0:
             return 0
-        string = self.text.decode()
-        guard_tokens = len(self.encoding.ids) - len(self.ids)
-        guard = len(_GUARD) if guard_tokens else 0
-        if from_end:
-            start, _ = self.encoding.token_to_chars(len(self.encoding.ids) - tokens)
-            return len(string[start - guard :].encode())
-        _, end = self.encoding.token_to_chars(guard_tokens + tokens - 1)
-        return len(string[: end - guard].encode())
+        sizes = self.content.sizes
+        if sizes is not None:
+            each = sizes[self.ids]
+            if each.sum() == len(self.text):  # the tokenizer has not rewritten it
+                return int(each[-tokens:].sum() if from_end else each[:tokens].sum())
+        return self._bytes_by_offsets(tokens, from_end)
+
+    def _bytes_by_offsets(self, tokens: int, from_end: bool) -> int:
+        string = (_GUARD if self.guarded else "") + self.text.decode()
+        encoding = self.content.backend.encode(string, add_special_tokens=False)
+        first = len(encoding.ids) - (tokens if from_end else len(self.ids))
+        last = first + tokens - 1
+        start, _ = encoding.token_to_chars(first)
+        _, end = encoding.token_to_chars(last)
+        return len(string[max(start, self.guarded) : end].encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +63,17 @@ class ContentTokenizer:
 
     backend: Any
     control_ids: frozenset[int]
+    is_control: np.ndarray = field(repr=False)
+    """Whether an id is one of these; false in the last place, which stands for all above."""
     spelled: dict[int, str]
     """Added tokens that the decoder would take for bytes (the `ü` of DeepSeek-Coder), by id."""
+    sizes: np.ndarray | None
+    """Bytes of each id, where the vocabulary is of bytes."""
+    guard_ids: np.ndarray
+    ids_of: IdsOf = field(repr=False)
+    """What gives a text's ids: the backend, or something faster that gives the same."""
+    pieces: Pieces | None = field(repr=False)
+    """Ids of text seen lately, where a text may be encoded in pieces."""
 
     def encode(self, text: bytes, guarded: bool = False) -> list[int]:
         """Return the ids of UTF-8 text.
@@ -55,30 +81,34 @@ class ContentTokenizer:
         Raises:
             FimError: the text is no UTF-8, or (a fault of the vocabulary) gives a control id.
         """
-        return self.encoded(text, guarded).ids
+        return self.encoded(text, guarded).ids.tolist()
 
     def encoded(self, text: bytes, guarded: bool = False) -> Encoded:
         """Return a text with its ids, see `encode`; `guarded` is without a leading blank."""
-        guard = _GUARD if guarded else ""
-        skipped = self._encoding(guard).ids
-        encoding = self._encoding(guard + _decode(text))
-        if encoding.ids[: len(skipped)] != skipped:
-            raise FimError("the tokenizer joins text with the guard character before it")
-        ids = encoding.ids[len(skipped) :]
-        if not self.control_ids.isdisjoint(ids):
+        string = _decode(text)
+        if guarded:
+            ids = self.ids_of(_GUARD + string)
+            if not np.array_equal(ids[: len(self.guard_ids)], self.guard_ids):
+                raise FimError("the tokenizer joins text with the guard character before it")
+            ids = ids[len(self.guard_ids) :]
+        elif self.pieces is None:
+            ids = self.ids_of(string)
+        else:
+            ids = self.pieces.encode(string, self.ids_of)
+        if self.is_control.take(ids, mode="clip").any():
             raise ControlToken("the text encodes to a control token of the tokenizer")
-        return Encoded(text, ids, encoding)
+        return Encoded(text, ids, self, guarded)
 
     def decode(self, ids: Sequence[int], guarded: bool = False) -> str:
         """Return the text of ids; `guarded` keeps the first blank, which decoders drop."""
+        ids = np.asarray(ids, dtype=np.int32).tolist()
         if guarded:
-            guard = self._encoding(_GUARD).ids
-            text = self.decode([*guard, *ids])
+            text = self.decode([*self.guard_ids, *ids])
             if text.startswith(_GUARD):
                 return text[len(_GUARD) :]
             # half a character joined the guard's bytes: no blank stands there
         if self.spelled.keys().isdisjoint(ids):
-            return self.backend.decode(list(ids), skip_special_tokens=False)
+            return self.backend.decode(ids, skip_special_tokens=False)
         runs = groupby(ids, self.spelled.get)
         return "".join(
             self.backend.decode(list(run), skip_special_tokens=False)
@@ -86,9 +116,6 @@ class ContentTokenizer:
             else text * len(list(run))
             for text, run in runs
         )
-
-    def _encoding(self, text: str) -> Any:
-        return self.backend.encode(text, add_special_tokens=False)
 
 
 _CONTENT_TOKENIZERS: WeakKeyDictionary[Any, ContentTokenizer] = WeakKeyDictionary()
@@ -116,8 +143,49 @@ def content_tokenizer(tokenizer: Any) -> ContentTokenizer:
             for token in kept
             if copy.decode([token["id"]], skip_special_tokens=False) == "\ufffd"
         }
-        _CONTENT_TOKENIZERS[tokenizer] = ContentTokenizer(copy, frozenset(control), spelled)
+        ids_of = _ids_by(copy)
+        sizes = _bytes_per_id(state, ids_of)
+        _CONTENT_TOKENIZERS[tokenizer] = ContentTokenizer(
+            backend=copy,
+            control_ids=frozenset(control),
+            is_control=np.isin(np.arange(max(control, default=0) + 2), list(control)),
+            spelled=spelled,
+            sizes=sizes,
+            guard_ids=ids_of(_GUARD),
+            ids_of=ids_of,
+            pieces=Pieces(sizes) if sizes is not None and can_join(ids_of) else None,
+        )
     return _CONTENT_TOKENIZERS[tokenizer]
+
+
+def use_encoder(tokenizer: Any, ids_of: IdsOf) -> None:
+    """Let something faster give the ids of text; cuts and decoding stay with the tokenizer.
+
+    It is given whole texts, since nothing is gained by remembering theirs.
+
+    Args:
+        tokenizer: as `content_tokenizer` takes it; its copy without control tokens is sped up.
+        ids_of: text to ids. The caller has proved that the copy gives the same.
+    """
+    _CONTENT_TOKENIZERS[tokenizer] = replace(
+        content_tokenizer(tokenizer), ids_of=ids_of, pieces=None
+    )
+
+
+def _ids_by(backend: Any) -> IdsOf:
+    return lambda text: np.array(backend.encode(text, add_special_tokens=False).ids, np.int32)
+
+
+def _bytes_per_id(state: dict[str, Any], ids_of: IdsOf) -> np.ndarray | None:
+    """The bytes of each id, or `None` where tokens are not spelled byte by byte."""
+    if (state["decoder"] or {}).get("type") != "ByteLevel" or state["model"]["type"] != "BPE":
+        return None
+    spelled = {id: len(token) for token, id in state["model"]["vocab"].items()}
+    spelled |= {token["id"]: len(token["content"].encode()) for token in state["added_tokens"]}
+    sizes = np.zeros(max(spelled) + 1, dtype=np.int64)
+    sizes[list(spelled)] = list(spelled.values())
+    total = sizes[ids_of(_SIZED)].sum()
+    return sizes if total == len(_SIZED.encode()) else None
 
 
 def _is_text(token: str) -> bool:

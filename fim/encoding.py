@@ -1,24 +1,26 @@
 """Samples to token ids: fitted to the window, sentinels as ids, content that cannot be one.
 
-Prefix, middle and suffix are encoded apart, as a server does.
+Prefix, middle and suffix are encoded apart, as a server does. Training samples and prompts come
+from one function, so that a prompt is always the start of what was trained.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fim.content import ContentTokenizer, Encoded, content_tokenizer
+from fim.budgets import PROFILES, Profile, within_lines
+from fim.content import ContentTokenizer, content_tokenizer
 from fim.data import IGNORE_INDEX, Document, Sample, Tokens
 from fim.errors import FimError, TooLong
-from fim.formats import ProvedFormat
-from fim.languages import LANGUAGES
+from fim.fitting import Side, cut, fit_sides, look
+from fim.formats import ProvedFormat, Text
+from fim.repository import header_ids, named, repository_ids
 
 LOSSES = ("all", "middle")
-PATH_HEADERS = ("none", "comment", "family")
-_GUESS = 6
-"""Bytes per token of budget that are looked at: sparser text leaves a little room unused."""
+_UNTRAINED = ("BOS", "HEADER", "TEXT", "C")
+"""Parts no loss is taken on."""
 
 
 def encode(
@@ -30,6 +32,7 @@ def encode(
     loss: str = "all",
     context: Iterable[Document] = (),
     path_header: str = "none",
+    profile: str = "none",
 ) -> Tokens:
     """Encode a sample, giving up context until it fits; MIDDLE and its end token stay whole.
 
@@ -41,6 +44,7 @@ def encode(
         loss: `"all"`, or `"middle"` for MIDDLE and end token only (AR samples: everything).
         context: other documents of the repository, the nearest last; they fill what is left.
         path_header: `"none"`, `"comment"` or `"family"`, see `fim.path_header` in the recipe.
+        profile: row of `PROFILES`: how much prefix and suffix the client sends.
 
     Returns:
         Ids and labels of shape `(length,)`, `length <= max_length`.
@@ -54,21 +58,26 @@ def encode(
     """
     if loss not in LOSSES:
         raise FimError(f"unknown loss {loss!r}; known: {', '.join(LOSSES)}")
-    parts = _parts(sample, form, tokenizer, max_length, path_header)
-    room = max_length - sum(len(part.ids) for part in parts)
-    after_bos = 1 if form.row.bos else 0
-    parts[after_bos:after_bos] = _context_parts(context, sample, form, tokenizer, room)
-    ids = [token for part in parts for token in part.ids]
-    labels = [
-        token if _is_trained(part, sample, loss) else IGNORE_INDEX
-        for part in parts
-        for token in part.ids
-    ]
+    request = _Request(
+        sample, form, tokenizer, content_tokenizer(tokenizer), max_length, path_header,
+        _profile(profile), tuple(context),
+    )  # fmt: skip
+    parts = _parts(request)
+    ids = _joined(parts)
+    labels = ids.copy()
+    size = {"P": 0, "M": 0, "S": 0}
+    start = 0
+    for part in parts:
+        end = start + len(part.ids)
+        if part.name in _UNTRAINED or (loss == "middle" and part.name not in ("M", "END")):
+            labels[start:end] = IGNORE_INDEX
+        if part.name in size:
+            size[part.name] += end - start
+        start = end
     labels[0] = IGNORE_INDEX
-    size = {name: sum(len(p.ids) for p in parts if p.name == name) for name in "PMS"}
     return Tokens(
-        input_ids=np.array(ids, dtype=np.int32),
-        labels=np.array(labels, dtype=np.int32),
+        input_ids=ids,
+        labels=labels,
         prefix_tokens=size["P"],
         middle_tokens=size["M"],
         suffix_tokens=size["S"],
@@ -82,11 +91,11 @@ def encode_prompt(
     *,
     max_length: int,
     max_new_tokens: int,
+    context: Iterable[Document] = (),
     path_header: str = "none",
+    profile: str = "none",
 ) -> list[int]:
     """Return what a server sends for a sample: everything up to its MIDDLE.
-
-    Training renders through the same function, so a prompt never differs from what was trained.
 
     Args:
         sample: prefix, suffix, path and order; its MIDDLE is not looked at.
@@ -94,225 +103,142 @@ def encode_prompt(
         tokenizer: see `encode`.
         max_length: tokens of the window.
         max_new_tokens: tokens kept free for the completion and its end token.
+        context: see `encode`.
         path_header: see `encode`.
+        profile: see `encode`.
 
     Raises:
         TooLong: nothing but `max_new_tokens` fits.
     """
-    parts = _parts(sample, form, tokenizer, max_length, path_header, reserve=max_new_tokens)
-    return [token for part in parts if part.name not in ("M", "END") for token in part.ids]
+    request = _Request(
+        sample, form, tokenizer, content_tokenizer(tokenizer), max_length, path_header,
+        _profile(profile), tuple(context), reserve=max_new_tokens,
+    )  # fmt: skip
+    parts = [part for part in _parts(request) if part.name not in ("M", "END")]
+    return _joined(parts).tolist() if parts else []
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Ids with one meaning: a segment `P S M`, a sentinel, `BOS`, `END`, `HEADER` or `CONTEXT`."""
+    """Ids with one meaning: `P S M`, `C` (other files), `TOKEN`, `BOS`, `END`, `HEADER`, `TEXT`."""
 
     name: str
-    ids: list[int]
+    ids: Sequence[int] | np.ndarray
 
 
-def _is_trained(part: _Part, sample: Sample, loss: str) -> bool:
-    if part.name in ("BOS", "HEADER", "CONTEXT"):
-        return False
-    return loss == "all" or part.name in ("M", "END")
-
-
-def _parts(
-    sample: Sample,
-    form: ProvedFormat,
-    tokenizer: Any,
-    max_length: int,
-    path_header: str,
-    reserve: int | None = None,
-) -> list[_Part]:
-    """The sample in its order, fitted; with `reserve`, so many tokens stand in for the MIDDLE."""
-    content = content_tokenizer(tokenizer)
-    bos = [_Part("BOS", [form.ids[form.row.bos]])] if form.row.bos else []
-    if sample.order == "ar" and reserve is None:
-        return _ar_parts(sample, form, content, max_length, bos, path_header)
-    layout = form.row.orders.get(sample.order)
-    if layout is None:
-        orders = ", ".join(form.row.orders)
-        raise FimError(f"{form.name} has no order {sample.order!r}; it has: {orders}")
-    outside, inside = _header(sample, form, content, path_header)
-    middle = [] if reserve is not None else content.encode(sample.middle, "M" in form.row.guarded)
-    fixed = len(bos) + len(outside) + len(inside) + len(layout) - 3 + 1  # three sentinels, one end
-    room = max_length - fixed - (len(middle) if reserve is None else reserve)
-    if room < 0:
-        raise TooLong(f"a MIDDLE of {len(middle)} tokens does not fit {max_length}")
-    prefix, suffix = _fit_context(sample, form, content, room, after_text=bool(inside))
-    segments = {"P": prefix, "S": suffix, "M": middle}
-    parts = list(bos)
-    if outside:
-        parts.append(_Part("HEADER", outside))
-    for name in layout:
-        if name == "P" and inside:
-            parts.append(_Part("HEADER", inside))
-        ids = segments[name] if name in segments else [form.sentinel_id(name)]
-        parts.append(_Part(name, ids))
-    return [*parts, _Part("END", [form.end_id])]
-
-
-def _ar_parts(
-    sample: Sample,
-    form: ProvedFormat,
-    content: ContentTokenizer,
-    max_length: int,
-    bos: list[_Part],
-    path_header: str,
-) -> list[_Part]:
-    outside, inside = _header(sample, form, content, path_header)
-    room = max_length - len(bos) - len(outside) - len(inside) - 1
-    if room < 1:
-        raise TooLong(f"not one line of {sample.path} fits {max_length} tokens")
-    after_text = bool(outside or inside)
-    side = _Side(sample.middle, guarded=after_text and _adds_blanks(form), is_prefix=False)
-    seen = _cut(side, content, room, _look(side, content, room))
-    whole = len(seen.text) == len(sample.middle)
-    header = [_Part("HEADER", outside + inside)] if outside or inside else []
-    end = (
-        [_Part("END", [form.ids[form.row.document_end]])] if whole and sample.ends_document else []
-    )
-    if not seen.ids and not end:
-        raise TooLong(f"not one line of {sample.path} fits {max_length} tokens")
-    return [*bos, *header, _Part("M", seen.ids), *end]
-
-
-def _header(
-    sample: Sample, form: ProvedFormat, content: ContentTokenizer, style: str
-) -> tuple[list[int], list[int]]:
-    """The ids that name the file's path: those before the block and those before the prefix."""
-    if style == "none":
-        return [], []
-    if style not in PATH_HEADERS:
-        raise FimError(f"unknown path header {style!r}; known: {', '.join(PATH_HEADERS)}")
-    row, language = form.row, LANGUAGES.get(sample.language)
-    if style == "family" and row.file in form.ids:
-        file, path = [form.ids[row.file]], content.encode(_utf8(f"{sample.path}\n"))
-        return (file, path) if row.path_in_prefix else (file + path, [])
-    text = row.header if style == "family" else "{comment} {path}\n"
-    text = text.format(
-        comment=_comment(sample.language),
-        path=sample.path,
-        title=language.title if language else sample.language,
-    )
-    return [], content.encode(_utf8(text))
-
-
-def _adds_blanks(form: ProvedFormat) -> bool:
-    """Whether the tokenizer puts a blank before every text, which within a line is a stray one."""
-    return bool(form.row.guarded)
-
-
-def _comment(language: str) -> str:
-    return LANGUAGES[language].comment if language in LANGUAGES else "#"
-
-
-def _utf8(path: str) -> bytes:
-    """A path as text; bytes that are no UTF-8, which Python keeps as surrogates, become `?`."""
-    return path.encode(errors="replace")
-
-
-def _context_parts(
-    context: Iterable[Document], sample: Sample, form: ProvedFormat, tokenizer: Any, room: int
-) -> list[_Part]:
-    """Whole files before the block, the nearest last, as many as fit."""
-    documents = list(context)
-    if not documents:
-        return []
-    content, row = content_tokenizer(tokenizer), form.row
-    start: list[int] = []
-    if row.repo in form.ids:
-        start = [form.ids[row.repo], *content.encode(_utf8(sample.repo + row.repo_end))]
-    room -= len(start)
-    guarded = _adds_blanks(form)
-    files: list[list[int]] = []
-    for document in reversed(documents):
-        if row.file in form.ids:
-            head = [form.ids[row.file], *content.encode(_utf8(f"{document.path}\n"))]
-        else:
-            path = _utf8(f"{_comment(document.language)} {document.path}\n")
-            head = content.encode(path, guarded)
-        ids = [*head, *content.encode(document.text, guarded)]
-        if len(ids) > room:
-            break
-        room -= len(ids)
-        files.insert(0, ids)
-    joined = start + [token for ids in files for token in ids]
-    return [_Part("CONTEXT", joined)] if files else []
-
-
-def _fit_context(
-    sample: Sample, form: ProvedFormat, content: ContentTokenizer, room: int, after_text: bool
-) -> tuple[list[int], list[int]]:
-    """Prefix and suffix ids that fit `room`; what one side does not need goes to the other.
-
-    Each side is encoded once, and a side that is too long once more from where it is cut. With
-    `after_text`, the prefix goes on after a path header.
-    """
-    guarded = "P" in form.row.guarded or (after_text and _adds_blanks(form))
-    prefix = _Side(sample.prefix, guarded, is_prefix=True)
-    suffix = _Side(sample.suffix, "S" in form.row.guarded, is_prefix=False)
-    share = {prefix: int(room * sample.context_split)}
-    share[suffix] = room - share[prefix]
-    # the side that needs less of its share comes first, since the other gets what it leaves
-    first, second = sorted(share, key=lambda side: len(side.text) / max(1, share[side]))
-    seen_first = _look(first, content, share[first])
-    seen_second = _look(second, content, room - min(share[first], len(seen_first.ids)))
-    spare = room - len(seen_second.ids)
-    seen_first = _cut(first, content, max(share[first], spare), seen_first)
-    seen_second = _cut(second, content, room - len(seen_first.ids), seen_second)
-    ids = {first: seen_first.ids, second: seen_second.ids}
-    return ids[prefix], ids[suffix]
+def _joined(parts: list[_Part]) -> np.ndarray:
+    return np.concatenate([np.asarray(part.ids, dtype=np.int32) for part in parts])
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """Text that may be cut: a prefix at its start, anything else at its end."""
+class _Request:
+    """What is to be rendered; with `reserve`, so many tokens stand in for the MIDDLE."""
 
-    text: bytes
-    guarded: bool
-    is_prefix: bool
+    sample: Sample
+    form: ProvedFormat
+    tokenizer: Any
+    content: ContentTokenizer
+    max_length: int
+    path_header: str
+    profile: Profile
+    context: tuple[Document, ...]
+    reserve: int | None = None
 
-    def lines(self, size: int) -> bytes:
-        """The whole lines among the `size` bytes next to the MIDDLE; without one, characters."""
-        return _last_lines(self.text, size) if self.is_prefix else _first_lines(self.text, size)
+    def header(self, after_text: bool) -> tuple[list[int], list[int]]:
+        """Ids that name the file, before the block and before the prefix."""
+        return header_ids(self.sample, self.form, self.content, self.path_header, after_text)
 
-
-def _look(side: _Side, content: ContentTokenizer, room: int) -> Encoded:
-    """Encode as much of a side as may fit."""
-    size = min(len(side.text), room * _GUESS)
-    return content.encoded(side.lines(size), side.guarded)
-
-
-def _cut(side: _Side, content: ContentTokenizer, room: int, seen: Encoded) -> Encoded:
-    """Drop lines until the rest fits; it is encoded anew, since tokens join across a line's end."""
-    while len(seen.ids) > room:
-        size = min(seen.bytes_of(room, from_end=side.is_prefix), len(seen.text) - 1)
-        seen = content.encoded(side.lines(size), side.guarded)
-    return seen
-
-
-def _last_lines(text: bytes, size: int) -> bytes:
-    """The lines that start in the last `size` bytes; without one, the characters."""
-    start = len(text) - size
-    if start == 0 or text[start - 1 : start] == b"\n":
-        return text[start:]
-    newline = text.find(b"\n", start, len(text) - 1)
-    if newline >= 0:
-        return text[newline + 1 :]
-    while start < len(text) and text[start] & 0xC0 == 0x80:
-        start += 1
-    return text[start:]
+    def files(self, prompt: int, rest: int) -> list[int]:
+        """Other files, in what the prompt's tokens and the rest of the sample leave."""
+        if not self.context:
+            return []
+        room = (self.profile.prompt_tokens or self.max_length) - prompt
+        return repository_ids(
+            self.context, self.sample.repo, self.form, self.tokenizer, self.content,
+            min(room, self.max_length - prompt - rest),
+        )  # fmt: skip
 
 
-def _first_lines(text: bytes, size: int) -> bytes:
-    """The lines that end in the first `size` bytes; without one, the characters."""
-    if size == len(text):
-        return text
-    newline = text.rfind(b"\n", 0, size)
-    if newline >= 0:
-        return text[: newline + 1]
-    while size > 0 and text[size] & 0xC0 == 0x80:
-        size -= 1
-    return text[:size]
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise FimError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def _parts(request: _Request) -> list[_Part]:
+    """The sample in its order, fitted.
+
+    SentencePiece puts a blank before every text. Where other files come right before the prefix or
+    an AR piece, that blank must not be; whether any file fits is known afterwards only.
+    """
+    draw = _ar_parts if request.sample.order == "ar" and request.reserve is None else _fim_parts
+    if request.context and request.form.row.guarded:
+        parts = draw(request, True)
+        if any(part.name == "C" and part.ids for part in parts):
+            return parts
+        request = replace(request, context=())
+    return draw(request, False)
+
+
+def _fim_parts(request: _Request, with_files: bool) -> list[_Part]:
+    sample, form, content = request.sample, request.form, request.content
+    layout = form.layouts.get(sample.order)
+    if layout is None:
+        orders = ", ".join(form.row.orders)
+        raise FimError(f"{form.name} has no order {sample.order!r}; it has: {orders}")
+    guarded, blanks = form.row.guarded, bool(form.row.guarded)
+    after_files = with_files and layout[layout.index("P") - 1] == "C"
+    before, inside = request.header(blanks and after_files)
+    middle = content.encode(sample.middle, "M" in guarded) if request.reserve is None else []
+    parts = [_Part("BOS", form.bos_ids)] if form.bos_ids else []
+    for entry in layout:
+        if isinstance(entry, int):
+            parts.append(_Part("TOKEN", (entry,)))
+            continue
+        if isinstance(entry, Text):
+            text = named(entry, sample.path, sample.language)
+            parts.append(_Part("TEXT", content.encode(text, blanks)))
+            continue
+        if entry == "P" and inside:
+            parts.append(_Part("HEADER", inside))
+        parts.append(_Part(entry, middle if entry == "M" else ()))  # the others are fitted below
+        if entry == "C" and before:
+            parts.append(_Part("HEADER", before))
+    rest = 1 + (len(middle) if request.reserve is None else request.reserve)  # MIDDLE and end
+    prompt = sum(len(part.ids) for part in parts) - len(middle)
+    room = request.max_length - prompt - rest
+    if room < 0:
+        raise TooLong(f"a MIDDLE of {len(middle)} tokens does not fit {request.max_length}")
+    before_middle, after_middle = within_lines(sample.prefix, sample.suffix, request.profile)
+    goes_on = "P" in guarded or (blanks and (after_files or bool(inside)))
+    prefix, suffix = fit_sides(
+        Side(before_middle, goes_on, is_prefix=True),
+        Side(after_middle, "S" in guarded, is_prefix=False),
+        content, room, sample.context_split, request.profile,
+    )  # fmt: skip
+    files = request.files(prompt + len(prefix) + len(suffix), rest)
+    fitted = {"P": prefix, "S": suffix, "C": files}
+    parts = [_Part(part.name, fitted.get(part.name, part.ids)) for part in parts]
+    return [*parts, _Part("END", (form.end_id,))]
+
+
+def _ar_parts(request: _Request, with_files: bool) -> list[_Part]:
+    sample, form, content = request.sample, request.form, request.content
+    blanks = bool(form.row.guarded)
+    before, inside = request.header(blanks and with_files)
+    header = before + inside
+    room = request.max_length - len(form.bos_ids) - len(header) - 1
+    if room < 1:
+        raise TooLong(f"not one line of {sample.path} fits {request.max_length} tokens")
+    side = Side(sample.middle, blanks and (with_files or bool(header)), is_prefix=False)
+    seen = cut(side, content, room, look(side, content, room))
+    whole = len(seen.text) == len(sample.middle)
+    end = [form.ids[form.row.document_end]] if whole and sample.ends_document else []
+    if not len(seen.ids) and not end:
+        raise TooLong(f"not one line of {sample.path} fits {request.max_length} tokens")
+    used = len(form.bos_ids) + len(header) + len(seen.ids) + len(end)
+    parts = [
+        _Part("BOS", form.bos_ids), _Part("C", request.files(used, 0)), _Part("HEADER", header),
+        _Part("M", seen.ids), _Part("END", end),
+    ]  # fmt: skip
+    return [part for part in parts if len(part.ids)]

@@ -1,132 +1,29 @@
-"""One row per model family: sentinels, orders, ends; and the proof that a tokenizer has them.
+"""The proof that a tokenizer has a model family's prompt format, and which family it is."""
 
-Two flavours of SPM exist and do not mix: `SPM_V2` joins prefix and MIDDLE after the last sentinel
-(StarCoder, Code Llama, aiXcoder), `SPM_V1` puts a sentinel between them (llama.cpp's
-`--spm-infill`). No vocabulary tells which order a model knows, so the order is data, never a guess.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fim.errors import FimError
+from fim.families import FORMATS
+from fim.layouts import PSM, SPM_V1, SPM_V2, TOKENIZER_BOS, FimFormat, Text
 
-PSM = ("PRE", "P", "SUF", "S", "MID", "M")
-SPM_V1 = ("SUF", "S", "PRE", "P", "MID", "M")
-SPM_V2 = ("PRE", "SUF", "S", "MID", "P", "M")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FimFormat:
-    """One row of `FORMATS`."""
-
-    prefix: str
-    """Sentinel before the prefix."""
-    suffix: str
-    """Sentinel before the suffix."""
-    middle: str
-    """Sentinel after which the MIDDLE is written."""
-    orders: dict[str, tuple[str, ...]]
-    """Layout of each order: sentinels `PRE SUF MID` and segments `P S M`, MIDDLE last."""
-    trained: dict[str, float]
-    """Orders the family was trained on, with the weights to train on."""
-    end: str
-    """Token the model was trained to write after a MIDDLE."""
-    document_end: str
-    """Token after a whole document."""
-    stop: tuple[str, ...]
-    """Tokens a server must stop at; those a tokenizer lacks are left out."""
-    bos: str = ""
-    """Token at the start of every sample, if any."""
-    guarded: frozenset[str] = frozenset()
-    """Segments encoded without SentencePiece's leading blank."""
-    file: str = ""
-    """Token before a file's path, if any."""
-    repo: str = ""
-    """Token before the repository's name, if any."""
-    repo_end: str = "\n"
-    """Text between the repository's name and the first file."""
-    path_in_prefix: bool = False
-    """Whether the path of the file at hand stands after the prefix sentinel."""
-    header: str = "{comment} {path}\n"
-    """Text that names the path, for families without a file token."""
-    fim_trained: bool = True
-    """Whether the published base models were trained on FIM."""
-    source: str
-    """Where the row comes from."""
-
-
-FORMATS = {
-    "qwen2.5-coder": FimFormat(
-        prefix="<|fim_prefix|>",
-        suffix="<|fim_suffix|>",
-        middle="<|fim_middle|>",
-        orders={"psm": PSM, "spm": SPM_V1},
-        trained={"psm": 1.0},
-        end="<|endoftext|>",
-        document_end="<|endoftext|>",
-        stop=("<|endoftext|>", "<|im_end|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
-        file="<|file_sep|>",
-        repo="<|repo_name|>",
-        source="Qwen2.5-Coder README, 'File-Level Code Completion (Fill in the middle)'",
-    ),
-    "starcoder2": FimFormat(
-        prefix="<fim_prefix>",
-        suffix="<fim_suffix>",
-        middle="<fim_middle>",
-        orders={"psm": PSM, "spm": SPM_V2},
-        trained={"psm": 1.0},
-        end="<|endoftext|>",
-        document_end="<|endoftext|>",
-        stop=("<|endoftext|>", "<file_sep>", "<repo_name>"),
-        file="<file_sep>",
-        repo="<repo_name>",
-        repo_end="",
-        path_in_prefix=True,
-        source="bigcode-project/starcoder2 issue 10 and README",
-    ),
-    "deepseek-coder": FimFormat(
-        prefix="<｜fim▁begin｜>",
-        suffix="<｜fim▁hole｜>",
-        middle="<｜fim▁end｜>",
-        orders={"psm": PSM, "spm": SPM_V1},
-        trained={"psm": 1.0},
-        end="<｜end▁of▁sentence｜>",
-        document_end="<｜end▁of▁sentence｜>",
-        stop=("<｜end▁of▁sentence｜>", "<|EOT|>"),
-        bos="<｜begin▁of▁sentence｜>",
-        header="#{path}\n",
-        source="DeepSeek-Coder README, 'Code Insertion'; arXiv 2401.14196 (PSM only)",
-    ),
-    "codellama": FimFormat(
-        prefix="▁<PRE>",
-        suffix="▁<SUF>",
-        middle="▁<MID>",
-        orders={"psm": PSM, "spm": SPM_V2},
-        trained={"psm": 0.5, "spm": 0.5},
-        end="▁<EOT>",
-        document_end="</s>",
-        stop=("▁<EOT>", "</s>"),
-        bos="<s>",
-        guarded=frozenset("SM"),
-        source="meta-llama/codellama generation.py, tokenizer.py; arXiv 2308.12950",
-    ),
-    "aixcoder": FimFormat(
-        prefix="▁<AIX-SPAN-PRE>",
-        suffix="▁<AIX-SPAN-POST>",
-        middle="▁<AIX-SPAN-MIDDLE>",
-        orders={"psm": PSM, "spm": SPM_V2},
-        trained={"psm": 0.5, "spm": 0.5},
-        end="</s>",
-        document_end="</s>",
-        stop=("</s>",),
-        bos="<s>",
-        guarded=frozenset("SM"),
-        header=(
-            "{comment} the file path is: {path}\n{comment} the code file is written by {title}\n"
-        ),
-        source="aixcoder-plugin/aiXcoder-7B README and hf_mini/utils.py; arXiv 2410.13187",
-    ),
-}  # fmt: skip
+__all__ = [
+    "FORMATS",
+    "PSM",
+    "SPM_V1",
+    "SPM_V2",
+    "TOKENIZER_BOS",
+    "FimFormat",
+    "ProvedFormat",
+    "Text",
+    "backend_of",
+    "control_tokens",
+    "families_named",
+    "find_faults",
+    "resolve_format",
+    "tokenizer_bos",
+]
+_SEGMENTS = ("P", "S", "M", "C")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +34,10 @@ class ProvedFormat:
     row: FimFormat
     ids: dict[str, int] = field(repr=False)
     """Id of each token of the row that the tokenizer has, by its text."""
+    bos_ids: tuple[int, ...] = ()
+    """Ids at the start of every sample."""
+    layouts: dict[str, tuple[str | int, ...]] = field(repr=False)
+    """The row's layouts with ids in place of control tokens, `C` written out."""
 
     @property
     def end_id(self) -> int:
@@ -149,20 +50,25 @@ class ProvedFormat:
         return tuple(self.ids[token] for token in self.row.stop if token in self.ids)
 
     def sentinel_id(self, part: str) -> int:
-        """Id of `PRE`, `SUF` or `MID`."""
-        row = self.row
-        return self.ids[{"PRE": row.prefix, "SUF": row.suffix, "MID": row.middle}[part]]
+        """Id of `PRE`, `SUF`, `MID` or a further control token of a layout."""
+        return self.ids[_spelled(self.row, part)]
 
 
-def resolve_format(tokenizer: Any, name: str | None = None) -> ProvedFormat:
+def resolve_format(tokenizer: Any, name: str | None = None, hint: str = "") -> ProvedFormat:
     """Find the row a tokenizer proves: each sentinel is one id of its own, and the end stops.
+
+    Several families share their sentinels and differ in order, ends or paths. Without a name, what
+    else is in the vocabulary decides and, before that, `hint`; where neither does, nothing is
+    guessed.
 
     Args:
         tokenizer: a `transformers` fast tokenizer.
         name: row of `FORMATS`; `None` or `"auto"` tries every row.
+        hint: the model's name, and what its config says of its type.
 
     Raises:
-        FimError: no such row, or the tokenizer does not prove it; lists what was found.
+        FimError: no such row, the tokenizer does not prove it, or it proves several that differ;
+            lists what was found.
     """
     if name not in (None, "auto", *FORMATS):
         raise FimError(f"unknown FIM format {name!r}; known: {', '.join(sorted(FORMATS))}")
@@ -172,16 +78,58 @@ def resolve_format(tokenizer: Any, name: str | None = None) -> ProvedFormat:
         if faults:
             raise FimError(f"tokenizer does not have the format {name!r}: {'; '.join(faults)}")
         return _proved(backend, name)
-    first_faults = []
-    for candidate, row in FORMATS.items():
-        faults = find_faults(backend, row)
-        if not faults:
-            return _proved(backend, candidate)
-        first_faults.append(f"{candidate}: {faults[0]}")
-    raise FimError(
-        f"tokenizer has the FIM sentinels of no known model family ({'; '.join(first_faults)}); "
-        "tune a base that was trained on FIM"
-    )
+    faults_of = {row: find_faults(backend, FORMATS[row]) for row in FORMATS}
+    candidates = _candidates(backend, [row for row in FORMATS if not faults_of[row]], hint)
+    if not candidates:
+        found = "; ".join(f"{row}: {faults[0]}" for row, faults in faults_of.items() if faults)
+        raise FimError(
+            f"tokenizer has the FIM sentinels of no known model family ({found}); "
+            "tune a base that was trained on FIM"
+        )
+    if any(_rendering(row) != _rendering(candidates[0]) for row in candidates):
+        raise FimError(
+            f"tokenizer has the FIM sentinels of {', '.join(sorted(candidates))}, whose prompts "
+            "differ; set model.format to the family of the model"
+        )
+    return _proved(backend, candidates[0])
+
+
+def _candidates(backend: Any, proved: list[str], hint: str) -> list[str]:
+    """The rows that a name means; without one, those that the rest of the vocabulary allows.
+
+    Where the two contradict each other, both are candidates.
+    """
+    marked = [
+        name
+        for name in proved
+        if all(
+            (backend.token_to_id(token) is not None) == there
+            for token, there in FORMATS[name].marks.items()
+        )
+    ]
+    named = families_named(hint)
+    # a refused family without marks is met by its name only: its sentinels are others' too
+    by_vocabulary = [name for name in marked if FORMATS[name].marks or not FORMATS[name].untrained]
+    agreed = [name for name in marked if name in named]
+    return agreed or [*(name for name in proved if name in named), *by_vocabulary]
+
+
+def families_named(hint: str) -> set[str]:
+    """Return the rows whose name is in a hint; `starcoder2` is not also `starcoder`."""
+    hint = hint.lower()
+    found = {
+        part: name for name, row in FORMATS.items() for part in (name, *row.models) if part in hint
+    }
+    return {
+        name
+        for part, name in found.items()
+        if not any(part != other and part in other for other in found)
+    }
+
+
+def _rendering(name: str) -> FimFormat:
+    """A row without what says nothing of its prompts."""
+    return replace(FORMATS[name], models=(), marks={}, verified="doc", source="")
 
 
 def _clean_copy(tokenizer: Any) -> Any:
@@ -197,16 +145,34 @@ def _clean_copy(tokenizer: Any) -> Any:
     return copy
 
 
+def _spelled(row: FimFormat, part: str) -> str:
+    return {"PRE": row.prefix, "SUF": row.suffix, "MID": row.middle}.get(part, part)
+
+
+def control_tokens(row: FimFormat) -> list[str]:
+    """Return the control tokens of a row's prompts, sentinels first, each once."""
+    parts = [part for layout in row.orders.values() for part in layout]
+    tokens = [
+        _spelled(row, part)
+        for part in ("PRE", "SUF", "MID", *parts)
+        if part not in _SEGMENTS and not isinstance(part, Text)
+    ]
+    return list(dict.fromkeys(filter(None, tokens)))
+
+
 def find_faults(backend: Any, row: FimFormat) -> list[str]:
     """Return what keeps a `tokenizers.Tokenizer` from proving a row; empty when it does."""
-    needed = [row.prefix, row.suffix, row.middle, row.end, row.document_end]
-    needed += [row.bos] if row.bos else []
+    needed = [*control_tokens(row), row.end, row.document_end]
+    needed += [row.bos] if row.bos not in ("", TOKENIZER_BOS) else []
     faults = [fault for token in dict.fromkeys(needed) if (fault := _token_fault(backend, token))]
     if faults:
         return faults
-    ids = [backend.token_to_id(token) for token in (row.prefix, row.suffix, row.middle, row.end)]
+    sentinels = filter(None, (row.prefix, row.suffix, row.middle, row.end))
+    ids = [backend.token_to_id(token) for token in sentinels]
     if len(set(ids)) < len(ids):
         return [f"sentinels share an id: {ids}"]
+    if not row.guarded and backend.encode("a", add_special_tokens=False).tokens[0][0] == "▁":
+        return ["it puts a blank before every text, which the row does not reckon with"]
     return []
 
 
@@ -224,12 +190,31 @@ def _token_fault(backend: Any, token: str) -> str | None:
 def _proved(backend: Any, name: str) -> ProvedFormat:
     row = FORMATS[name]
     tokens = {
-        row.prefix, row.suffix, row.middle, row.end, row.document_end,
-        row.bos, row.file, row.repo, *row.stop,
+        *control_tokens(row), row.end, row.document_end, row.bos, row.file, row.file_end, row.repo,
+        row.pad, *row.stop,
     }  # fmt: skip
-    ids = {token: backend.token_to_id(token) for token in sorted(tokens) if token}
+    tokens = sorted(token for token in tokens if token.strip() and token != TOKENIZER_BOS)
+    ids = {token: backend.token_to_id(token) for token in tokens}
     found = {token: token_id for token, token_id in ids.items() if token_id is not None}
-    return ProvedFormat(name=name, row=row, ids=found)
+    if row.bos == TOKENIZER_BOS:
+        bos = tokenizer_bos(backend)
+    else:
+        bos = (found[row.bos],) if row.bos else ()
+    found |= {backend.id_to_token(token_id): token_id for token_id in bos}
+    layouts = {
+        order: tuple(
+            part if part in _SEGMENTS or isinstance(part, Text) else found[_spelled(row, part)]
+            for part in (layout if "C" in layout else ("C", *layout))
+        )
+        for order, layout in row.orders.items()
+    }
+    return ProvedFormat(name=name, row=row, ids=found, bos_ids=bos, layouts=layouts)
+
+
+def tokenizer_bos(backend: Any) -> tuple[int, ...]:
+    """Return the ids that a `tokenizers.Tokenizer` puts before a text by itself."""
+    encoding = backend.encode("a", add_special_tokens=True)
+    return tuple(encoding.ids[: encoding.special_tokens_mask.index(0)])
 
 
 def backend_of(tokenizer: Any) -> Any:

@@ -5,18 +5,21 @@ for any number of workers, any order of files and after any restart, and new one
 """
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
+from fim.constructs import to_span
 from fim.data import Document, Sample, Span
 from fim.errors import FimError
-from fim.spans import SpanPolicy, choose_span, random_span
+from fim.languages import LANGUAGES
+from fim.spans import SpanPolicy, choose_span, draw_name, random_range
 from fim.syntax import Syntax, parse
 
 _TRIES = 8
 MAX_COVERAGE = 2
 """No byte of a document is in more MIDDLEs of one epoch."""
+_ONE_MORE = bytes([*range(1, 256), 255])
 
 
 def make_samples(
@@ -32,8 +35,10 @@ def make_samples(
 ) -> Iterator[Sample]:
     """Draw the samples of one document for one epoch, one per window.
 
-    A document of `n` bytes has `ceil(n / window_bytes)` windows. A FIM window whose MIDDLE is not
-    accepted, or covers a byte a third time, is drawn again; where that fails it is autoregressive.
+    What a document has beyond whole windows is one more by lot, so that each byte is in one window
+    on average; rounded up, a file just over a window would count twice. A FIM window whose MIDDLE
+    is not accepted, or covers a byte a third time, is drawn again; where that fails it is
+    autoregressive, as all of prose are.
 
     Args:
         document: the file; a language that does not parse in time gives `random` spans only.
@@ -59,29 +64,77 @@ def make_samples(
     has_order = sum(orders.values()) > 0
     if fim_rate > 0 and not has_order:
         raise FimError("no order has a weight above 0; give one of psm and spm")
-    syntax = _parse_or_none(document)
-    covered: list[Span] = []
-    for window in range(math.ceil(len(document.text) / window_bytes)):
+    syntax = cache(lambda: _parse_or_none(document))  # what is one AR sample needs no parsing
+    covered = _Covered(len(document.text))
+    row = LANGUAGES.get(document.language)
+    is_code = row is None or row.is_code
+    for window in range(num_windows(document, window_bytes, seed, epoch)):
         rng = make_rng(seed, epoch, document.id, window)
-        is_fim = rng.random() < fim_rate
-        fields = {
-            "order": rng.choices(list(orders), list(orders.values()))[0] if has_order else "ar",
-            # from the budgets real clients use: llama.cpp gives the prefix .75, Continue .6
-            "context_split": rng.uniform(0.4, 0.9),
-            "epoch": epoch,
-            "window": window,
-        }
+        sample = None
+        if rng.random() < fim_rate and is_code:
+            fields = {
+                "order": draw_name(orders, rng),
+                # from the budgets real clients use: llama.cpp gives the prefix .75, Continue .6
+                "context_split": 0.4 + 0.5 * rng.random(),
+                "epoch": epoch,
+                "window": window,
+            }
+            sample = _fim_sample(document, syntax(), policy, rng, covered, accept, fields)
+        yield sample or _ar_sample(document, syntax, window_bytes, rng, epoch, window)
 
-        def fits(span: Span, fields: dict[str, object] = fields) -> bool:
-            few = _coverage(span, covered) < MAX_COVERAGE
-            return few and accept(split_at(document, span, **fields))
 
-        span = _draw_span(document, syntax, policy, rng, fits) if is_fim else None
-        if span is None:
-            yield _ar_sample(document, syntax, window_bytes, rng, epoch, window)
-        else:
-            covered.append(span)
-            yield split_at(document, span, **fields)
+def num_windows(document: Document, window_bytes: int, seed: int, epoch: int) -> int:
+    """Return how many samples a document gives in an epoch: one at least, if it holds anything."""
+    size = len(document.text)
+    if size <= window_bytes:
+        return 1 if size else 0
+    whole, rest = divmod(size, window_bytes)
+    by_lot = make_rng(seed, epoch, document.id, "windows").random() * window_bytes < rest
+    return whole + by_lot
+
+
+def _fim_sample(
+    document: Document,
+    syntax: Syntax | None,
+    policy: SpanPolicy,
+    rng: random.Random,
+    covered: "_Covered",
+    accept: Callable[[Sample], bool],
+    fields: dict[str, object],
+) -> Sample | None:
+    """Draw a MIDDLE that is accepted, and count its bytes as covered."""
+    sample = None
+
+    def fits(span: Span) -> bool:
+        nonlocal sample
+        if covered.is_full(span):
+            return False
+        sample = split_at(document, span, **fields)
+        return accept(sample)
+
+    span = _draw_span(document, syntax, policy, rng, fits)
+    if span is None:
+        return None
+    covered.add(span)
+    return sample
+
+
+class _Covered:
+    """In how many MIDDLEs each byte of a document is."""
+
+    def __init__(self, size: int) -> None:
+        self._counts = bytearray()
+        self._size = size
+
+    def is_full(self, span: Span) -> bool:
+        """Whether a byte of a span is in as many MIDDLEs as may be."""
+        return self._counts.find(MAX_COVERAGE, span.start_byte, span.end_byte) >= 0
+
+    def add(self, span: Span) -> None:
+        """Count the bytes of a span."""
+        self._counts = self._counts or bytearray(self._size)
+        where = slice(span.start_byte, span.end_byte)
+        self._counts[where] = self._counts[where].translate(_ONE_MORE)
 
 
 def make_rng(seed: int, *where: object) -> random.Random:
@@ -121,28 +174,14 @@ def _draw_span(
 ) -> Span | None:
     if syntax is not None:
         return choose_span(syntax, policy, rng, fits)
-    spans = (random_span(document.text, policy, rng) for _ in range(_TRIES))
+    found = (random_range(document.text, policy, rng) for _ in range(_TRIES))
+    spans = (to_span(each, "random") for each in found)
     return next(filter(fits, spans), None)
-
-
-def _coverage(span: Span, covered: list[Span]) -> int:
-    """The most spans of `covered` that share one byte of `span`."""
-    edges = []
-    for other in covered:
-        low = max(span.start_byte, other.start_byte)
-        high = min(span.end_byte, other.end_byte)
-        if low < high:
-            edges += [(low, 1), (high, -1)]
-    most = depth = 0
-    for _, step in sorted(edges):
-        depth += step
-        most = max(most, depth)
-    return most
 
 
 def _ar_sample(
     document: Document,
-    syntax: Syntax | None,
+    syntax: Callable[[], Syntax | None],
     window_bytes: int,
     rng: random.Random,
     epoch: int,
@@ -158,7 +197,7 @@ def _ar_sample(
 
 
 def _ar_piece(
-    text: bytes, syntax: Syntax | None, window_bytes: int, rng: random.Random
+    text: bytes, syntax: Callable[[], Syntax | None], window_bytes: int, rng: random.Random
 ) -> tuple[int, int]:
     """A piece of at most `window_bytes`, from a top-level node or line to one, where it can."""
     if len(text) <= window_bytes:
@@ -166,11 +205,11 @@ def _ar_piece(
     slack = window_bytes // 16  # a piece may be so much shorter for the sake of a whole node
     # half a window beyond either end, so that these are in as many pieces as the rest
     byte = max(0, rng.randrange(-window_bytes // 2, len(text) - window_bytes // 2))
-    start = _seam(text, syntax, byte, max(0, byte - window_bytes // 2), 0)
+    start = _seam(text, syntax(), byte, max(0, byte - window_bytes // 2), 0)
     end = start + window_bytes
     if end >= len(text):
         return start, len(text)
-    return start, _seam(text, syntax, end, end - slack, start + 1)
+    return start, _seam(text, syntax(), end, end - slack, start + 1)
 
 
 def _seam(text: bytes, syntax: Syntax | None, byte: int, node_floor: int, floor: int) -> int:

@@ -1,30 +1,43 @@
-"""Choosing the MIDDLE: small pure samplers `(syntax, policy, rng) -> Span | None` and their table.
+"""Choosing the MIDDLE: small pure samplers `(syntax, policy, rng) -> Range | None` and their table.
 
-No sampler walks the tree: each draws a byte and descends to it, O(depth), and only where that fails
-again and again is the file looked through once.
+No sampler walks the tree: each draws a byte and descends to it, which costs 0.01 to 0.05 of the
+parse, and only where that fails again and again is the file looked through once, 0.3 to 0.9 of it.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import tree_sitter
 
+from fim.constructs import (
+    MIN_MIDDLE_BYTES,
+    Range,
+    construct_names,
+    construct_range,
+    construct_ranges,
+    kind_ids,
+    num_sources,
+    range_at,
+    to_span,
+)
 from fim.data import Span
 from fim.errors import FimError
-from fim.syntax import Syntax, is_whole, node_chain
+from fim.language import CONSTRUCTS, DERIVED_CONSTRUCTS
+from fim.languages import find_language
+from fim.search import all_nodes, any_node, best_run, ends_around, nodes_around
+from fim.syntax import Syntax
 
-MIN_MIDDLE_BYTES = 6
-"""Smaller nodes are no MIDDLE (AST-FIM, arXiv 2506.00204, drops nodes of 5 bytes or less)."""
 _TRIES = 64
-"""Bytes a sampler draws before it says that there is nothing."""
+"""Bytes a sampler draws before it looks through the file, or says that there is nothing."""
 _DRAWS = 16
 """Spans a sampler draws before its turn goes to another."""
-_CHAIN = 24
-"""Acceptance bound of `node`: deeper chains of eligible nodes are thinned to so many."""
+_CHAIN = 16
+"""Acceptance bound of `node`: deeper chains are thinned to so many, under 3 % of the bytes."""
 _BLANKS = b" \t\r\n"
 
-Sampler = Callable[[Syntax, "SpanPolicy", random.Random], Span | None]
+Sampler = Callable[[Syntax, "SpanPolicy", random.Random], Range | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +55,11 @@ class SpanPolicy:
         default_factory=lambda: {"exact": 0.5, "blanks": 0.25, "line": 0.25}
     )
     """Weight of each row of `BOUNDARIES`, for samplers that take whole nodes."""
+    constructs: dict[str, float] = field(default_factory=dict)
+    """Weight of each construct for the `construct` sampler; one not named has none.
+
+    Empty: all that a file has are drawn equally often.
+    """
     max_middle_bytes: int = 2_000
     """Larger nodes are not eligible; a MIDDLE is never cut to fit."""
 
@@ -49,7 +67,8 @@ class SpanPolicy:
         """Refuse names without a row, and a limit no node can keep.
 
         Raises:
-            FimError: an unknown sampler or boundary, no positive weight, or too small a limit.
+            FimError: an unknown sampler, boundary or construct, a negative or no positive weight,
+                or too small a limit.
         """
         if self.max_middle_bytes < MIN_MIDDLE_BYTES:
             raise FimError(
@@ -58,15 +77,19 @@ class SpanPolicy:
         for what, weights, table in (
             ("sampler", self.samplers, SAMPLERS),
             ("boundary", self.boundaries, BOUNDARIES),
+            ("construct", self.constructs, DRAWN_CONSTRUCTS),
         ):
             unknown = [name for name in weights if name not in table]
             if unknown:
                 raise FimError(f"unknown {what} {unknown[0]!r}; known: {', '.join(table)}")
-            if not sum(weights.values()) > 0:
+            negative = [name for name, weight in weights.items() if not weight >= 0]
+            if negative:
+                raise FimError(f"{what} {negative[0]!r} has weight {weights[negative[0]]}")
+            if not sum(weights.values()) > 0 and (weights or what != "construct"):
                 raise FimError(f"every {what} has weight 0")
 
 
-def node(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
+def node(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Take one named node, with probability proportional to its bytes.
 
     A uniform byte is drawn, then a place in the chain of the eligible nodes that hold it; places
@@ -75,19 +98,36 @@ def node(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
     Source:
         AST-FIM single node (Gong et al. 2025, arXiv 2506.00204).
     """
-    for _ in range(_TRIES):
-        eligible = [n for n in _chain_at_random(syntax, rng) if _eligible(n, policy)]
-        place = rng.randrange(max(_CHAIN, len(eligible)))
-        if place < len(eligible):
-            return _node_span(eligible[place], "node")
-    everything = list(_eligible_nodes(syntax, policy))
-    if not everything:
+    size, most = len(syntax.text), policy.max_middle_bytes
+    # where so many bytes have failed once, the same would happen again
+    for _ in range(0 if ("", most) in syntax.found else _TRIES):
+        eligible = nodes_around(syntax, int(rng.random() * size), most)
+        depth = len(eligible)
+        place = int(rng.random() * (depth if depth > _CHAIN else _CHAIN))
+        if place < depth:
+            chosen = eligible[place]
+            return *chosen.byte_range, chosen.type
+    everything = _looked_through(syntax, most)
+    if not everything[0]:
         return None
-    weights = [n.end_byte - n.start_byte for n in everything]
-    return _node_span(rng.choices(everything, weights)[0], "node")
+    return rng.choices(everything[0], cum_weights=everything[1])[0]
 
 
-def siblings(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
+def _is_bare(syntax: Syntax, policy: SpanPolicy) -> bool:
+    """Whether the file was looked through, and no node of it may be a MIDDLE."""
+    return syntax.found.get(("", policy.max_middle_bytes)) == [[], []]
+
+
+def _looked_through(syntax: Syntax, most: int) -> list[list]:
+    """Every node that may be a MIDDLE, and the sums of their bytes up to each; looked up once."""
+    if ("", most) not in syntax.found:
+        nodes = all_nodes(syntax, most)
+        sums = list(accumulate(end - start for start, end, _ in nodes))
+        syntax.found["", most] = [nodes, sums]
+    return syntax.found["", most]
+
+
+def siblings(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Take the run of named siblings that overlaps a random byte range best.
 
     The deepest node that holds the range is the parent; the run is the one with the highest
@@ -96,57 +136,61 @@ def siblings(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | N
     Source:
         AST-FIM aligned span (Gong et al. 2025, arXiv 2506.00204).
     """
-    size = len(syntax.text)
-    for _ in range(_TRIES):
-        length = rng.randint(MIN_MIDDLE_BYTES, policy.max_middle_bytes)
-        start = rng.randrange(max(1, size - length + 1))
+    size, most = len(syntax.text), policy.max_middle_bytes
+    for attempt in range(_TRIES // 2):
+        if 4 * attempt == _TRIES:  # in a short file most ranges hold all of it
+            most = max(MIN_MIDDLE_BYTES, min(most, size // 2))
+        length = MIN_MIDDLE_BYTES + int(rng.random() * (most - MIN_MIDDLE_BYTES + 1))
+        start = int(rng.random() * max(1, size - length + 1))
         end = min(size, start + length)
-        chain = [syntax.root, *node_chain(syntax, start)]
-        parent = next(n for n in reversed(chain) if n.end_byte >= end or n is syntax.root)
-        span = _best_run(parent, syntax.text, start, end, policy)
+        parent = syntax.around(start, end)
+        found = best_run(syntax, parent, start, end, policy.max_middle_bytes)
+        if found is not None:
+            return found
+    return None
+
+
+def construct(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
+    """Take a construct of the language that the file has, by weight, then one place of it."""
+    names = syntax.names or find_language(syntax.language).construct_names
+    names = [name for name in names if name != "empty"]  # that has a sampler of its own
+    while names:
+        if policy.constructs:
+            weights = {name: policy.constructs.get(name, 0.0) for name in names}
+            name = draw_name(weights, rng)
+            if not name:
+                return None
+            names.remove(name)
+        else:
+            name = names.pop(int(rng.random() * len(names)))
+        span = _one_construct(syntax, policy.max_middle_bytes, name, rng)
         if span is not None:
             return span
     return None
 
 
-def construct(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
-    """Take a construct of the language that the file has, then one node of it, both uniformly."""
-    found = syntax.constructs()
-    names = list(found)
-    while names:
-        name = names.pop(rng.randrange(len(names)))
-        for _ in range(_TRIES):
-            span = construct_span(syntax, policy, name, rng.choice(found[name]))
-            if span is not None:
-                return span
-    return None
-
-
-def construct_span(
-    syntax: Syntax, policy: SpanPolicy, name: str, found: tree_sitter.Node
-) -> Span | None:
-    """Return the span of one construct: the node, or a function's signature or body.
-
-    Args:
-        syntax: the parsed file.
-        policy: limits of a MIDDLE.
-        name: construct, a key of `Syntax.constructs()`.
-        found: a node listed there under `name`.
-    """
-    if syntax.root.has_error and not any(n == found for n in node_chain(syntax, found.start_byte)):
+def _one_construct(syntax: Syntax, most: int, name: str, rng: random.Random) -> Range | None:
+    """One place of a construct, each with the same probability."""
+    if syntax.names is None and name != "line":
+        # a frequent one is met by chance sooner than all are listed
+        kinds = kind_ids(syntax.language, name)
+        for _ in range(_TRIES // 2 if kinds else 0):
+            met = any_node(syntax, rng)
+            found = range_at(syntax, name, met, most) if met.kind_id in kinds else None
+            if found is not None:
+                return found
+    if name != "line" and name not in construct_names(syntax):
         return None
-    if name not in ("signature", "body"):
-        return _node_span(found, "construct") if _eligible(found, policy) else None
-    body = found.child_by_field_name("body")
-    if name == "body":
-        return _node_span(body, "construct") if _eligible(body, policy) else None
-    before = body.prev_sibling
-    if before is None or (found.has_error and _run_has_error(found, before.end_byte)):
-        return None
-    return _run_span(found, found.start_byte, before.end_byte, "construct", policy)
+    places = num_sources(syntax, name)
+    for _ in range(min(_TRIES, (places + 3) // 4)):
+        found = construct_range(syntax, name, int(rng.random() * places), most)
+        if found is not None:
+            return found
+    ranges = construct_ranges(syntax, name, most)
+    return rng.choice(ranges) if ranges else None
 
 
-def cursor(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
+def cursor(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Start at a token inside a node, as an editor's cursor does; end where that node ends.
 
     Source:
@@ -154,56 +198,52 @@ def cursor(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | Non
         a node, not always all of it.
     """
     for _ in range(_TRIES):
-        chain = _chain_at_random(syntax, rng)
-        if not _ends_in_token(chain):
+        leaf = _any_leaf(syntax, rng)
+        if leaf is None:
             continue
-        start = chain[-1].start_byte
-        around = {
-            n.end_byte: n
-            for n in chain
-            if n.start_byte < start and n.is_named and not n.has_error
-            and MIN_MIDDLE_BYTES <= n.end_byte - start <= policy.max_middle_bytes
-        }  # fmt: skip
+        start = leaf.start_byte
+        around = ends_around(syntax, start, policy.max_middle_bytes)
         if around:
-            chosen = around[rng.choice(list(around))]
-            return Span(
-                start_byte=start, end_byte=chosen.end_byte, sampler="cursor", kind=chosen.type
-            )
+            ends = list(around)
+            end = ends[int(rng.random() * len(ends))]
+            return start, end, around[end]
     return None
 
 
-def empty(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
+def empty(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Take nothing, at the start or the end of a token: the model learns to stop at once."""
     for _ in range(_TRIES):
-        chain = _chain_at_random(syntax, rng)
-        if _ends_in_token(chain):
-            leaf = chain[-1]
-            byte = rng.choice((leaf.start_byte, leaf.end_byte))
-            return Span(start_byte=byte, end_byte=byte, sampler="empty", kind=leaf.type)
+        leaf = _any_leaf(syntax, rng)
+        if leaf is not None:
+            byte = leaf.start_byte if rng.random() < 0.5 else leaf.end_byte
+            return byte, byte, leaf.type
     return None
 
 
-def random_cuts(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Span | None:
+def random_cuts(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Cut twice, uniformly among the pairs of characters no more than `max_middle_bytes` apart.
 
     Source:
         Bavarian et al. 2022 (arXiv 2207.14255): character-level random spans.
     """
-    return random_span(syntax.text, policy, rng)
+    return random_range(syntax.text, policy, rng)
 
 
-def random_span(text: bytes, policy: SpanPolicy, rng: random.Random) -> Span | None:
-    """The span of `random_cuts`, for a text without a grammar."""
-    reach = min(len(text), policy.max_middle_bytes)
+def random_range(text: bytes, policy: SpanPolicy, rng: random.Random) -> Range | None:
+    """The cuts of `random_cuts`, for a text without a grammar."""
+    size = len(text)
+    reach = min(size, policy.max_middle_bytes)
     while True:
-        first = rng.randint(0, len(text))
-        second = first + rng.randint(-reach, reach)
-        if 0 <= second <= len(text):
+        first = int(rng.random() * (size + 1))
+        second = first - reach + int(rng.random() * (2 * reach + 1))
+        if 0 <= second <= size:
             break
     low, high = (_character_start(text, byte) for byte in sorted((first, second)))
-    return Span(start_byte=low, end_byte=high, sampler="random", kind="")
+    return low, high, ""
 
 
+DRAWN_CONSTRUCTS = tuple(name for name in (*CONSTRUCTS, *DERIVED_CONSTRUCTS) if name != "empty")
+"""Constructs that the `construct` sampler takes; `empty` has a sampler of its own."""
 SAMPLERS: dict[str, Sampler] = {
     "node": node,
     "siblings": siblings,
@@ -212,6 +252,8 @@ SAMPLERS: dict[str, Sampler] = {
     "empty": empty,
     "random": random_cuts,
 }
+STRUCTURED = frozenset({"node", "siblings", "construct", "cursor"})
+"""Samplers that take nodes, or parts of them."""
 WHOLE_NODE_SAMPLERS = frozenset({"node", "siblings", "construct"})
 """Samplers whose MIDDLE starts at a node, so that `BOUNDARIES` apply."""
 
@@ -251,135 +293,63 @@ def choose_span(
     Returns:
         The span, or `None` when no sampler with weight finds one.
     """
-    weights = {name: weight for name, weight in policy.samplers.items() if weight > 0}
-    while weights:
-        name = rng.choices(list(weights), list(weights.values()))[0]
-        for _ in range(_DRAWS):
-            span = SAMPLERS[name](syntax, policy, rng)
-            if span is None:
+    weights = policy.samplers
+    while name := draw_name(weights, rng):
+        for _ in range(0 if name in STRUCTURED and _is_bare(syntax, policy) else _DRAWS):
+            found = SAMPLERS[name](syntax, policy, rng)
+            if found is None:
                 break
-            span = _with_boundary(syntax.text, span, policy, rng)
+            span = _with_boundary(syntax.text, found, name, policy, rng)
             if accept(span):
                 return span
-        del weights[name]
+        weights = {other: weight for other, weight in weights.items() if other != name}
     return None
 
 
 def candidate_spans(syntax: Syntax, policy: SpanPolicy) -> dict[str, list[Span]]:
-    """Return every construct of a file that may be a MIDDLE, by construct name."""
-    found = {
-        name: [construct_span(syntax, policy, name, node) for node in nodes]
-        for name, nodes in syntax.constructs().items()
-    }
-    return {name: kept for name, spans in found.items() if (kept := [s for s in spans if s])}
+    """Return every construct of a file that may be a MIDDLE, by construct name.
 
-
-def _with_boundary(text: bytes, span: Span, policy: SpanPolicy, rng: random.Random) -> Span:
-    if span.sampler not in WHOLE_NODE_SAMPLERS:
-        return span
-    name = rng.choices(list(policy.boundaries), list(policy.boundaries.values()))[0]
-    start = BOUNDARIES[name](text, span.start_byte)
-    return replace(span, start_byte=start, boundary=name, node_start_byte=span.start_byte)
-
-
-def _chain_at_random(syntax: Syntax, rng: random.Random) -> list[tree_sitter.Node]:
-    return node_chain(syntax, rng.randrange(max(1, len(syntax.text))))
-
-
-def _ends_in_token(chain: list[tree_sitter.Node]) -> bool:
-    """Whether a chain ends in a leaf; a byte between tokens is held by a larger node at most."""
-    return bool(chain) and chain[-1].child_count == 0
-
-
-def _eligible(node: tree_sitter.Node, policy: SpanPolicy) -> bool:
-    return is_whole(node, MIN_MIDDLE_BYTES, policy.max_middle_bytes)
-
-
-def _eligible_nodes(syntax: Syntax, policy: SpanPolicy) -> Iterator[tree_sitter.Node]:
-    """Look through the whole tree, without entering ERROR nodes or nodes too small to matter."""
-    cursor = syntax.root.walk()
-    descend = cursor.goto_first_child()
-    while descend:
-        node = cursor.node
-        if _eligible(node, policy):
-            yield node
-        large = node.end_byte - node.start_byte >= MIN_MIDDLE_BYTES
-        if large and not node.is_error and cursor.goto_first_child():
-            continue
-        while not cursor.goto_next_sibling():
-            if not cursor.goto_parent():
-                return
-
-
-def _node_span(node: tree_sitter.Node, sampler: str) -> Span:
-    return Span(start_byte=node.start_byte, end_byte=node.end_byte, sampler=sampler, kind=node.type)
-
-
-def _run_span(
-    parent: tree_sitter.Node, start: int, end: int, sampler: str, policy: SpanPolicy
-) -> Span | None:
-    if not MIN_MIDDLE_BYTES <= end - start <= policy.max_middle_bytes:
-        return None
-    return Span(start_byte=start, end_byte=end, sampler=sampler, kind=parent.type)
-
-
-def _best_run(
-    parent: tree_sitter.Node, text: bytes, start: int, end: int, policy: SpanPolicy
-) -> Span | None:
-    """The run of named children of `parent` that overlaps `start:end` best.
-
-    It starts with one of the two children whose starts enclose `start`, and ends with one of the
-    two whose ends enclose `end`: the cost does not grow with the number of siblings.
+    `empty` is the end of every line; nothing is taken there.
     """
-    firsts = _named_beside(parent, start, lambda child: child.start_byte <= start)
-    lasts = _named_beside(parent, end - 1, lambda child: child.end_byte < end)
-    runs = [
-        (_overlap(first.start_byte, last.end_byte, start, end), first, last)
-        for first in firsts
-        for last in lasts
-        if first.start_byte <= last.start_byte
-    ]
-    if not runs:
-        return None
-    _, first, last = max(runs, key=lambda run: run[0])
-    if parent.has_error and _run_has_error(parent, last.end_byte, first.start_byte):
-        return None
-    if first == last:
-        return _node_span(first, "siblings") if _eligible(first, policy) else None
-    if not text[: first.start_byte].strip() and not text[last.end_byte :].strip():
-        return None  # the whole file
-    return _run_span(parent, first.start_byte, last.end_byte, "siblings", policy)
+    most = policy.max_middle_bytes
+    found = {name: construct_ranges(syntax, name, most) for name in construct_names(syntax)}
+    return {
+        name: [to_span(each, "empty" if name == "empty" else "construct") for each in ranges]
+        for name, ranges in found.items()
+        if ranges
+    }
 
 
-def _overlap(first: int, last: int, start: int, end: int) -> float:
-    shared = max(0, min(last, end) - max(first, start))
-    return shared / (max(last, end) - min(first, start))
+def draw_name(weights: Mapping[str, float], rng: random.Random) -> str:
+    """Draw a key by its weight; empty where none is above 0."""
+    left = rng.random() * sum(weights.values())
+    name = ""
+    for key, weight in weights.items():
+        if weight > 0:
+            name = key
+            if left < weight:
+                break
+            left -= weight
+    return name
 
 
-def _named_beside(
-    parent: tree_sitter.Node, byte: int, is_before: Callable[[tree_sitter.Node], bool]
-) -> list[tree_sitter.Node]:
-    """The last named child that is before something at `byte`, and the first that is not."""
-    found = []
-    for step, wanted in (("goto_previous_sibling", True), ("goto_next_sibling", False)):
-        cursor = parent.walk()
-        more = cursor.goto_first_child_for_byte(byte) is not None or cursor.goto_last_child()
-        while more and not (cursor.node.is_named and is_before(cursor.node) is wanted):
-            more = getattr(cursor, step)()
-        if more:
-            found.append(cursor.node)
-    return found
+def _with_boundary(
+    text: bytes, found: Range, sampler: str, policy: SpanPolicy, rng: random.Random
+) -> Span:
+    node_start, end, kind = found
+    boundary = "exact"
+    if sampler in WHOLE_NODE_SAMPLERS:
+        boundary = draw_name(policy.boundaries, rng)
+    return Span(
+        start_byte=BOUNDARIES[boundary](text, node_start), end_byte=end, sampler=sampler,
+        kind=kind, boundary=boundary, node_start_byte=node_start,
+    )  # fmt: skip
 
 
-def _run_has_error(parent: tree_sitter.Node, end: int, start: int = 0) -> bool:
-    """Whether a child of `parent` between two bytes holds an error."""
-    cursor = parent.walk()
-    more = cursor.goto_first_child_for_byte(start) is not None
-    while more and cursor.node.start_byte < end:
-        if cursor.node.has_error:
-            return True
-        more = cursor.goto_next_sibling()
-    return False
+def _any_leaf(syntax: Syntax, rng: random.Random) -> tree_sitter.Node | None:
+    """The token at a random byte; none between tokens and inside ERROR nodes."""
+    byte = int(rng.random() * len(syntax.text))
+    return None if syntax.in_error(byte) else syntax.leaf(byte)
 
 
 def _character_start(text: bytes, byte: int) -> int:

@@ -1,19 +1,36 @@
 """Parsed files: a tree-sitter tree that was bounded in time, and questions asked of it.
 
-Nothing here recurses over a tree, asks a node for its parent (O(depth)) or lists children: real
-files nest 3,000 levels and hold 20,000 siblings.
+Nothing here recurses over a tree or lists the children of a node that may have many: real files
+nest 3,000 levels and hold 20,000 siblings.
 """
 
+import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import attrgetter
 
 import tree_sitter
 
 from fim.errors import FimError
-from fim.languages import construct_query, find_language, grammar
+from fim.languages import construct_query, grammar
 
 _CHUNK = 65_536
+_STRIDE = 2_048
+"""Bytes for which one node is kept, below which searches start."""
+_MARGIN = 2_048
+"""Bytes that node spans to either side of them."""
+_MOST_IN_ERROR = 10_000
+"""Children of a root that is an ERROR node, above which its constructs are not looked for."""
+_NEAR = 1_024
+"""Bytes that share an answer of `Syntax.above`."""
+_MANY = 32
+"""Nodes that start together, above which all of a construct are put in order at once."""
+_of_thread = threading.local()
+_START = attrgetter("start_byte")
+_ALL_OF_A_NODE = attrgetter("start_byte", "end_byte", "kind_id")
 
 
 @dataclass(slots=True)
@@ -23,32 +40,127 @@ class Syntax:
     text: bytes
     language: str
     tree: tree_sitter.Tree
-    _constructs: dict[str, list[tree_sitter.Node]] | None = field(default=None, repr=False)
+    root: tree_sitter.Node = field(init=False, repr=False)
+    """The node of the whole file."""
+    has_error: bool = field(init=False)
+    """Whether any node is an ERROR or MISSING node."""
+    _anchors: dict[int, tree_sitter.Node] = field(init=False, repr=False, default_factory=dict)
+    _above: dict[tuple[int, int], tree_sitter.Node] = field(
+        init=False, repr=False, default_factory=dict
+    )
+    _errors: list[tuple[int, int]] | None = field(init=False, repr=False, default=None)
+    _captures: dict[str, list[tree_sitter.Node]] | None = field(
+        init=False, repr=False, default=None
+    )
+    found: dict[tuple[str, int], list] = field(init=False, repr=False, default_factory=dict)
+    """What a look through the whole file gave, by what was looked for and its most bytes."""
+    jumps: tuple[tree_sitter.TreeCursor, int] | None = field(init=False, repr=False, default=None)
+    """A cursor at the root and the number of nodes below it, once any node was asked for."""
+    names: tuple[str, ...] | None = field(init=False, repr=False, default=None)
+    """Names of the constructs that the file may have, once they were asked for."""
+    _sorted: set[str] = field(init=False, repr=False, default_factory=set)
+    _content: tuple[int, int] | None = field(init=False, repr=False, default=None)
+    _lines: list[int] | None = field(init=False, repr=False, default=None)
 
-    @property
-    def root(self) -> tree_sitter.Node:
-        """The node of the whole file."""
-        return self.tree.root_node
+    def __post_init__(self) -> None:
+        """Keep the root, which every question starts at."""
+        self.root = self.tree.root_node
+        self.has_error = self.root.has_error
 
-    def constructs(self) -> dict[str, list[tree_sitter.Node]]:
-        """Nodes of each construct present in the file, in document order; looked up once."""
-        if self._constructs is None:
-            query = tree_sitter.QueryCursor(construct_query(self.language))
-            found = query.captures(self.root)
-            functions = found.get("function", ())
-            with_body = [node for node in functions if node.child_by_field_name("body")]
-            if with_body:
-                found["signature"] = found["body"] = with_body
-            names = (*find_language(self.language).constructs, "signature", "body")
-            self._constructs = {
-                name: sorted(found[name], key=_document_order) for name in names if found.get(name)
-            }
-        return self._constructs
+    def around(self, start: int, end: int) -> tree_sitter.Node:
+        """Return the smallest named node that spans a range; the root if it leaves the text.
 
+        Finding it from the root takes a step for each level above it, which in a file nested
+        20,000 deep is most of the time; so a node is kept every few thousand bytes to start at.
+        """
+        if start < 0 or end > len(self.text):
+            return self.root
+        below = self._anchor(start, end)
+        return below.named_descendant_for_byte_range(start, end) or below
 
-def _document_order(node: tree_sitter.Node) -> tuple[int, int, str]:
-    """Captures come out of a set, in the order of addresses in memory."""
-    return node.start_byte, -node.end_byte, node.type
+    def above(self, byte: int, most: int) -> tree_sitter.Node:
+        """Return a node below which all nodes of at most `most` bytes lie that hold a byte."""
+        place = byte // _NEAR
+        found = self._above.get((place, most))
+        if found is None:
+            half = most // 2 + 1
+            found = self.around(place * _NEAR - half, (place + 1) * _NEAR + half)
+            self._above[place, most] = found
+        return found
+
+    def leaf(self, byte: int) -> tree_sitter.Node | None:
+        """Return the token that holds a byte; between tokens there is none."""
+        if byte >= len(self.text):
+            return None
+        found = self._anchor(byte, byte + 1).descendant_for_byte_range(byte, byte + 1)
+        return found if found is not None and found.child_count == 0 else None
+
+    def in_error(self, byte: int) -> bool:
+        """Whether an ERROR node other than the root holds a byte: nothing inside one is whole."""
+        if not self.has_error:
+            return False
+        if self._errors is None:
+            nodes = _error_nodes(self.root, inside=True)
+            self._errors = sorted((node.start_byte, node.end_byte) for node in nodes)
+        place = bisect_right(self._errors, (byte, len(self.text) + 1)) - 1
+        return place >= 0 and byte < self._errors[place][1]
+
+    def constructs(self) -> tuple[str, ...]:
+        """Names of the constructs of the language's row that the file has."""
+        return tuple(self._captured())
+
+    def num_nodes(self, construct: str) -> int:
+        """How many nodes of a construct the file has."""
+        return len(self._captured()[construct])
+
+    def node_of(self, construct: str, place: int) -> tree_sitter.Node:
+        """Return one node of a construct, by its place in the order of the document.
+
+        Captures come in the order of addresses in memory. Where nodes start is cheap to sort by;
+        only where some start together do the other keys matter.
+        """
+        nodes = self._captured()[construct]
+        if construct not in self._sorted:
+            starts = {node.start_byte for node in nodes}
+            nodes.sort(key=_START if len(starts) == len(nodes) else _ALL_OF_A_NODE)
+            self._sorted.add(construct)
+        return nodes[place]
+
+    def is_all(self, start: int, end: int) -> bool:
+        """Whether nothing but blanks lies outside a range."""
+        if self._content is None:
+            stripped = len(self.text.rstrip())
+            self._content = len(self.text) - len(self.text.lstrip()), stripped
+        return start <= self._content[0] and end >= self._content[1]
+
+    def line_starts(self) -> list[int]:
+        """Offsets of the first byte of each line, and of the text's end."""
+        if self._lines is None:
+            lengths = map(len, self.text.splitlines(keepends=True))
+            self._lines = list(accumulate(lengths, initial=0))
+        return self._lines
+
+    def _anchor(self, start: int, end: int) -> tree_sitter.Node:
+        """A node that spans a range, and from which the way down to it is short."""
+        stride = start // _STRIDE
+        low, high = stride * _STRIDE - _MARGIN, (stride + 1) * _STRIDE + _MARGIN
+        if low < 0 or high > len(self.text) or end > high:
+            return self.root
+        anchor = self._anchors.get(stride)
+        if anchor is None:
+            anchor = self.root.named_descendant_for_byte_range(low, high) or self.root
+            self._anchors[stride] = anchor
+        return anchor
+
+    def _captured(self) -> dict[str, list[tree_sitter.Node]]:
+        if self._captures is None:
+            query = construct_query(self.language)
+            # a query takes time with the square of what an ERROR node holds side by side
+            hopeless = self.root.is_error and self.root.child_count > _MOST_IN_ERROR
+            found = {} if hopeless else tree_sitter.QueryCursor(query).captures(self.root)
+            names = (query.capture_name(place) for place in range(query.capture_count))
+            self._captures = {name: found[name] for name in names if name in found}
+        return self._captures
 
 
 def parse(text: bytes, language: str, timeout_seconds: float = 2.0) -> Syntax:
@@ -70,14 +182,30 @@ def parse(text: bytes, language: str, timeout_seconds: float = 2.0) -> Syntax:
     return Syntax(text, language, tree)
 
 
-def _reader(text: bytes) -> Callable[[int, object], bytes]:
-    """The callback form of a source: the only one whose parsing can be cancelled."""
-    return lambda offset, _point: text[offset : offset + _CHUNK]
+def _reader(text: bytes) -> Callable[[int, object], memoryview]:
+    """The callback form of a source: the only one whose parsing can be cancelled.
+
+    py-tree-sitter 0.26.1 never frees what the callback returns, so all parts of all files are
+    copied into one buffer. One per thread: the progress callback may let another thread parse.
+    """
+    buffer = _of_thread.__dict__.setdefault("buffer", bytearray(_CHUNK))
+    view = memoryview(buffer)
+
+    def read(offset: int, _point: object) -> memoryview:
+        part = text[offset : offset + _CHUNK]
+        buffer[: len(part)] = part
+        return view[: len(part)]
+
+    return read
 
 
 def _deadline(seconds: float) -> Callable[[int, bool], bool]:
-    end = time.monotonic() + seconds
-    return lambda _offset, _has_error: time.monotonic() > end
+    """Processor time, so that what is skipped does not depend on what else the machine does.
+
+    The wall clock, never behind it, is cheaper to ask.
+    """
+    wall, cpu = time.monotonic() + seconds, time.thread_time() + seconds
+    return lambda _offset, _has_error: time.monotonic() > wall and time.thread_time() > cpu
 
 
 def error_rate(syntax: Syntax) -> float:
@@ -87,15 +215,19 @@ def error_rate(syntax: Syntax) -> float:
 
 def error_bytes(syntax: Syntax) -> int:
     """Return how many bytes lie in ERROR nodes; a MISSING node has none."""
-    if not syntax.root.has_error:
+    if not syntax.has_error:
         return 0
     return sum(node.end_byte - node.start_byte for node in _error_nodes(syntax.root))
 
 
-def _error_nodes(root: tree_sitter.Node) -> Iterator[tree_sitter.Node]:
-    """Yield the outermost ERROR nodes, entering only subtrees that hold an error."""
+def _error_nodes(root: tree_sitter.Node, inside: bool = False) -> Iterator[tree_sitter.Node]:
+    """Yield the outermost ERROR nodes, entering only subtrees that hold an error.
+
+    The root is one where no statement could be made out to the end; those inside it may be whole.
+    """
     cursor = root.walk()
-    while True:
+    more = not inside or cursor.goto_first_child()
+    while more:
         node = cursor.node
         if node.is_error:
             yield node
@@ -119,13 +251,3 @@ def node_chain(syntax: Syntax, byte: int) -> list[tree_sitter.Node]:
             break
         chain.append(node)
     return chain
-
-
-def is_whole(node: tree_sitter.Node, min_bytes: int, max_bytes: int) -> bool:
-    """Whether a node may be a MIDDLE: named, free of errors, and of fitting size."""
-    return (
-        node.is_named
-        and min_bytes <= node.end_byte - node.start_byte <= max_bytes
-        and not node.has_error
-        and not node.is_missing
-    )

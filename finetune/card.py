@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from fim import ProvedFormat
+from fim.formats import Text
+from fim.repository import COMMENT_HEADER
 from finetune.model import read_run, tuned_folder
 from finetune.recipe import Recipe
 from finetune.report import METRICS
@@ -150,31 +152,52 @@ def _prompt(facts: _Facts) -> str:
     )
     if row.guarded:
         parts.append("The suffix is encoded without SentencePiece's leading blank.")
-    if "{comment}" in "".join(_path_header(facts)):
+    if any("{comment}" in text for pieces in _path_header(facts) for _, text in pieces):
         parts.append("`{comment}` is the comment sign of the file's language.")
     return "\n\n".join(parts)
 
 
-def _path_header(facts: _Facts) -> tuple[str, str]:
-    """Text that names the file, before the block and before the prefix, as `fim.encode` has it."""
+_Piece = tuple[str, str]
+"""A part of a prompt: `("token", TOKEN)`, `("text", TEXT)`, `("prefix", "")`, `("suffix", "")`."""
+
+
+def _path_header(facts: _Facts) -> tuple[list[_Piece], list[_Piece]]:
+    """What names the file, before the block and before the prefix, as `fim.encode` has it."""
     row, style = facts.form.row, facts.recipe.fim.path_header
     if style == "none":
-        return "", ""
+        return [], []
     if style == "family" and row.file in facts.form.ids:
-        path = "{path}\n"
-        return (row.file, path) if row.path_in_prefix else (row.file + path, "")
-    return "", row.header if style == "family" else "{comment} {path}\n"
+        token, path = ("token", row.file), ("text", "{path}\n")
+        places = {
+            "before": ([token, path], []), "split": ([token], [path]), "inside": ([], [token, path])
+        }  # fmt: skip
+        return places[row.path]
+    text = row.header if style == "family" else COMMENT_HEADER
+    text = text.replace("{end}", "")  # few languages have one
+    return [], [("text", text)] if text else []
+
+
+def _pieces(facts: _Facts, order: str) -> Iterator[_Piece]:
+    """The prompt of an order, or of an autoregressive sample."""
+    form, (before, inside) = facts.form, _path_header(facts)
+    token_of = {token_id: token for token, token_id in form.ids.items()}
+    yield from (("token", token_of[token_id]) for token_id in form.bos_ids)
+    for part in form.layouts[order] if order else ("C", "P"):
+        if isinstance(part, int):
+            yield "token", token_of[part]
+        elif isinstance(part, Text):
+            yield "text", str(part)
+        elif part == "C":
+            yield from before
+        elif part == "P":
+            yield from [*inside, ("prefix", "")]
+        elif part == "S":
+            yield "suffix", ""
 
 
 def _layout(facts: _Facts, order: str) -> str:
     """The prompt of an order as text, its segments in braces."""
-    row = facts.form.row
-    outside, inside = _path_header(facts)
-    text = {
-        "PRE": row.prefix, "SUF": row.suffix, "MID": row.middle,
-        "P": inside + "{prefix}", "S": "{suffix}", "M": "",
-    }  # fmt: skip
-    return row.bos + outside + "".join(text[part] for part in row.orders[order])
+    return "".join(text or f"{{{kind}}}" for kind, text in _pieces(facts, order))
 
 
 def _use(facts: _Facts) -> str:
@@ -206,6 +229,7 @@ def _use(facts: _Facts) -> str:
             '    return tokenizer(part, add_special_tokens=False)["input_ids"]',
             "",
             "",
+            *(_INNER if facts.form.row.guarded else ()),
             "token = tokenizer.convert_tokens_to_ids",
             "prompt = [",
             *(f"    {code}," for code in _prompt_code(facts, order)),
@@ -221,28 +245,26 @@ def _use(facts: _Facts) -> str:
     )
 
 
+_INNER = (
+    "def inner(part):  # without SentencePiece's leading blank",
+    '    return text("☺" + part)[len(text("☺")):]',
+    "",
+    "",
+)
+
+
 def _prompt_code(facts: _Facts, order: str) -> Iterator[str]:
     """The ids of a prompt as Python expressions."""
-    row = facts.form.row
-    outside, inside = (
-        text.removeprefix(row.file or "\0").format(comment="#", path="add.py", title="Python")
-        for text in _path_header(facts)
-    )
-    if row.bos:
-        yield f"token({_quoted(row.bos)})"
-    if row.file and _path_header(facts)[0]:
-        yield f"token({_quoted(row.file)})"
-    if outside:
-        yield f"*text({_quoted(outside)})"
-    sentinels = {"PRE": row.prefix, "SUF": row.suffix, "MID": row.middle}
-    for part in row.orders[order] if order else ("P",):
-        if part in sentinels:
-            yield f"token({_quoted(sentinels[part])})"
-        elif part == "S":
-            yield "*text(suffix)"
-        elif part == "P":
-            yield from [f"*text({_quoted(inside)})"] if inside else []
-            yield "*text(prefix)"
+    example = {"comment": "#", "path": "add.py", "title": "Python", "extension": ".py"}
+    guarded, before = facts.form.row.guarded, "token"
+    for kind, text in _pieces(facts, order):
+        inner = guarded and (before == "text" or (kind == "suffix" and "S" in guarded))
+        if kind == "token":
+            yield f"token({_quoted(text)})"
+        else:
+            code = _quoted(text.format(**example)) if kind == "text" else kind
+            yield f"*{'inner' if inner else 'text'}({code})"
+        before = kind
 
 
 def _quoted(text: str) -> str:

@@ -12,6 +12,8 @@ from fim import FORMATS, LANGUAGES, FimError
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_SHOWN = 5
+"""Samples shown where only their kind or language is given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,8 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
     add_json(add("run", run, "prepare, train, evaluate and report", "RECIPE"))
     sub = add("prepare", prepare, "turn repositories into packs", "RECIPE")
     sub.add_argument("--show", type=_count, default=0, metavar="N", help="print N samples")
+    sub.add_argument(
+        "--kind", default="", help="show only this node type, construct, sampler or order"
+    )
+    sub.add_argument("--language", default="", help="show only this language")
     add_json(sub)
     add("train", train, "train on the packs, one process", "RECIPE")
+    add_json(add("audit", audit, "derive every sample of a run again", "RUN"))
     add_json(add("evaluate", evaluate, "base against adapter on held-out spans", "RECIPE"))
     add("report", report, "write one self-contained report.html", "RUN")
     sub = add("complete", complete, "what the model writes at a place", "RUN", "FILE:LINE:COLUMN")
@@ -85,6 +92,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub = add("push", push, "upload the result to a private hub repository", "RUN")
     sub.add_argument("--to", required=True, metavar="ORG/NAME")
     sub.add_argument("--public", action="store_true", help="allow a repository all can read")
+    sub = add("check", check, "what a model's tokenizer proves, and what clients send", "MODEL")
+    sub.add_argument("--format", default="auto", metavar="NAME", help="row of `sfim formats`")
+    add_json(sub)
     add_json(add("formats", formats, "model families and their sentinels"))
     add_json(add("languages", languages, "languages and their constructs"))
     return parser
@@ -128,12 +138,24 @@ def prepare(options: argparse.Namespace) -> None:
         print(json.dumps(stats))
         return
     print(prepare_summary(stats))
-    if options.show:
-        from finetune.prepare import drawn_samples
+    if number := options.show or _SHOWN * bool(options.kind or options.language):
         from finetune.show import show_samples
 
-        for text in show_samples(drawn_samples(recipe, options.show)):
+        color = sys.stdout.isatty()
+        for text in show_samples(recipe.folder, number, options.kind, options.language, color):
             print("\n" + text)
+
+
+def audit(options: argparse.Namespace) -> None:
+    """Check every sample of a run against its document and the grammar."""
+    from finetune.audit import audit as check_run
+    from finetune.audit import audit_summary
+
+    run = _run(options)
+    result = check_run(run)
+    print(json.dumps(result) if options.json else audit_summary(result))
+    if broken := sum(result["violations"].values()):
+        raise FimError(f"{run}: {broken} violations; prepare it again, or report them")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -186,15 +208,28 @@ def push(options: argparse.Namespace) -> None:
     print(upload(_run(options), options.to, public=options.public))
 
 
+def check(options: argparse.Namespace) -> None:
+    """Prove a model's format and compare what is trained with what clients send."""
+    from finetune.check import check as check_model
+    from finetune.check import check_summary
+
+    result = check_model(options.model, options.format)
+    print(json.dumps(result, ensure_ascii=False) if options.json else check_summary(result))
+
+
 def formats(options: argparse.Namespace) -> None:
     """Print the model families."""
     rows = {
         name: {
             "orders": list(row.orders),
+            "trained": row.trained,
             "sentinels": {"prefix": row.prefix, "suffix": row.suffix, "middle": row.middle},
+            "bos": row.bos,
             "end": row.end,
             "stop": list(row.stop),
             "fim_trained": row.fim_trained,
+            "untrained": row.untrained,
+            "verified": row.verified,
             "source": row.source,
         }
         for name, row in FORMATS.items()
@@ -203,7 +238,9 @@ def formats(options: argparse.Namespace) -> None:
         print(json.dumps(rows, ensure_ascii=False))
         return
     for name, row in rows.items():
-        print(f"{name:16} {'  '.join(row['sentinels'].values())}  end {row['end']}")
+        orders = "+".join(row["trained"]) if row["fim_trained"] else "refused"
+        sentinels = "  ".join(filter(None, row["sentinels"].values()))
+        print(f"{name:18} {orders:8} {row['verified']:7} {sentinels}  end {row['end']}")
 
 
 def languages(options: argparse.Namespace) -> None:
@@ -211,7 +248,7 @@ def languages(options: argparse.Namespace) -> None:
     rows = {
         name: {
             "extensions": list(row.extensions),
-            "constructs": [*row.constructs, "signature", "body"],
+            "constructs": list(row.construct_names),
             "grammar": row.version,
         }
         for name, row in LANGUAGES.items()
@@ -220,7 +257,9 @@ def languages(options: argparse.Namespace) -> None:
         print(json.dumps(rows))
         return
     for name, row in rows.items():
-        print(f"{name:12} {' '.join(row['extensions'])}")
+        missing = LANGUAGES[name].distribution and not row["grammar"]
+        hint = "  (for its grammar: pip install 'sfim[languages]')" if missing else ""
+        print(f"{name:16} {' '.join(row['extensions'])}{hint}")
 
 
 def _recipe(options: argparse.Namespace) -> Any:

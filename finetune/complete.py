@@ -20,10 +20,15 @@ from fim import (
     encode_prompt,
     split_at,
 )
+from finetune.corpus.filters import check_document, to_document
+from finetune.corpus.sources import File, Skip, walk_folder
 from finetune.model import choose_device, generation_config, load_tuned, read_run, tuned_folder
 from finetune.recipe import Recipe
+from finetune.recipe_corpus import Source
 from finetune.tokenizer import load_format, load_tokenizer
 
+_BYTES_PER_TOKEN = 4
+"""Bytes of other files looked at, per token of the window; tokens are counted after."""
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
 
@@ -96,7 +101,7 @@ def complete_at(run: Path, place: str, max_new_tokens: int = 0) -> Completion:
     recipe = read_run(run)
     prefix, suffix, path = read_place(place)
     text = prefix + suffix
-    language = detect_language(path, text[:256])
+    language = detect_language(path, text)
     if language is None:
         raise FimError(f"{path}: unknown language; known: {', '.join(sorted(LANGUAGES))}")
     model = load_tuned(recipe).to(choose_device()).eval()
@@ -109,7 +114,8 @@ def complete_at(run: Path, place: str, max_new_tokens: int = 0) -> Completion:
     sample = split_at(document, span, order=served_order(recipe, form), context_split=0.75)
     prompt = encode_prompt(
         sample, form, tokenizer, max_length=recipe.fim.max_length, max_new_tokens=limit,
-        path_header=recipe.fim.path_header,
+        path_header=recipe.fim.path_header, profile=recipe.fim.profile,
+        context=read_context(Path(path), recipe),
     )  # fmt: skip
     return complete(model, tokenizer, form, [prompt], limit)[0]
 
@@ -126,6 +132,37 @@ def locate(file: Path) -> tuple[str, str]:
     tops += [here] if here in absolute.parents else []
     top = next(iter(tops), absolute.parent)
     return top.name, absolute.relative_to(top).as_posix()
+
+
+def read_context(file: Path, recipe: Recipe) -> tuple[Document, ...]:
+    """Read the files before one in its repository that may fit the window, the nearest last.
+
+    Those a corpus would not hold are left out; without `fim.context: repo`, all are.
+    """
+    if recipe.fim.context != "repo":
+        return ()
+    repo, inside = locate(file)
+    top = Path(os.path.abspath(file)).parents[inside.count("/")]
+    filters = recipe.corpus.filters
+    room = recipe.fim.window_bytes or recipe.fim.max_length * _BYTES_PER_TOKEN
+    limit = min(room, filters.max_bytes)
+    before = [
+        found.path for found in walk_folder(Source(folder=str(top)))
+        if not found.reason and found.path < inside and found.num_bytes <= limit
+    ]  # fmt: skip
+    near: list[Document] = []
+    for path in sorted(before, reverse=True):
+        try:
+            document = to_document(File(repo=repo, path=path, data=(top / path).read_bytes()))
+        except OSError:
+            continue
+        if isinstance(document, Skip) or check_document(document, filters):
+            continue
+        room -= len(document.text)
+        if room < 0:
+            break
+        near.insert(0, document)
+    return tuple(near)
 
 
 def read_place(place: str) -> tuple[bytes, bytes, str]:

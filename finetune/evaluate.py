@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from fim import (
 from fim.spans import MIN_MIDDLE_BYTES
 from finetune.attention import choose_attention
 from finetune.complete import Completion, complete, served_order
-from finetune.corpus.build import read_corpus
+from finetune.corpus.build import read_documents
 from finetune.losses import token_losses
 from finetune.metrics import (
     Score,
@@ -46,6 +46,7 @@ from finetune.model import (
     read_run,
     tuned_folder,
 )
+from finetune.neighbors import find_contexts
 from finetune.progress import progress
 from finetune.recipe import Recipe
 from finetune.scenarios import Item, make_items, whole_pieces
@@ -170,7 +171,7 @@ def _made_from(recipe: Recipe, control: Path | None) -> str:
 
 
 def _make_setting(recipe: Recipe) -> _Setting:
-    documents = read_corpus(recipe.folder / "corpus").held_out
+    documents = list(read_documents(recipe.folder / "corpus", "eval"))
     if not documents:
         raise FimError("no held-out file: raise corpus.split.eval_rate or corpus.split.min_files")
     if len(documents) < _FEW_FILES:
@@ -184,15 +185,21 @@ def _make_setting(recipe: Recipe) -> _Setting:
     items = _choose_items(recipe, documents, tokenizer, form)
     if not items:
         raise FimError("no span of the held-out files can be evaluated")
-    options: dict[str, Any] = {
-        "max_length": recipe.fim.max_length,
-        "path_header": recipe.fim.path_header,
-    }
     limit = recipe.evaluate.max_new_tokens
     window = read_json(recipe.folder / "packs" / "stats.json")["window_bytes"]
+    contexts = find_contexts(documents, replace(recipe.fim, window_bytes=window))
+
+    def options(sample: Sample) -> dict[str, Any]:
+        """What the samples of training were encoded with."""
+        return {
+            "max_length": recipe.fim.max_length,
+            "path_header": recipe.fim.path_header,
+            "profile": recipe.fim.profile,
+            "context": contexts[sample.document_id],
+        }
 
     def encode_piece(piece: Sample) -> Tokens:
-        return encode(piece, form, tokenizer, **options)
+        return encode(piece, form, tokenizer, **options(piece))
 
     document_end = form.ids[form.row.document_end]
     pieces = [
@@ -207,10 +214,12 @@ def _make_setting(recipe: Recipe) -> _Setting:
         form=form,
         items=items,
         prompts=[
-            encode_prompt(sample, form, tokenizer, max_new_tokens=limit, **options)
+            encode_prompt(sample, form, tokenizer, max_new_tokens=limit, **options(sample))
             for sample in samples
         ],
-        middles=[encode(sample, form, tokenizer, loss="middle", **options) for sample in samples],
+        middles=[
+            encode(sample, form, tokenizer, loss="middle", **options(sample)) for sample in samples
+        ],
         pieces=[piece for piece, _ in pieces],
         piece_tokens=[tokens for _, tokens in pieces],
     )

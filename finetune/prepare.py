@@ -2,18 +2,19 @@
 
 import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fim import Document, FimError, ProvedFormat, Sample
+from fim import LANGUAGES, FimError, ProvedFormat
+from fim.languages import has_grammar
 from finetune.corpus.build import (
-    Built,
-    build_corpus,
     corpus_fingerprint,
-    read_corpus,
+    count_documents,
+    document_ids,
+    read_documents,
     source_commits,
     without_refs,
     write_corpus,
@@ -21,13 +22,15 @@ from finetune.corpus.build import (
 from finetune.corpus.split import MIN_EVAL_BYTES
 from finetune.packs import write_packs
 from finetune.progress import progress
-from finetune.recipe import Corpus, Fim, Recipe
+from finetune.recipe import Fim, Recipe
+from finetune.recipe_corpus import Corpus
 from finetune.recipe_file import read_recipe, write_recipe
-from finetune.sampling import SHARD_DOCUMENTS, Encoded, Encoder, Refused, encode_documents
+from finetune.sampling import Refused, Shard, encode_documents
 from finetune.store import (
     MANIFEST,
     fingerprint,
     is_done,
+    is_leftover,
     library_versions,
     make_run_folder,
     read_json,
@@ -49,6 +52,7 @@ _FREE_KEYS = frozenset(
     f"model.{key}"
     for key in (
         "adapter", "attention", "dtype", "lora_r", "lora_alpha", "lora_dropout", "lora_targets",
+        "tokenizer",
     )
 )  # fmt: skip
 """Keys of `model` that change no pack, and so may change in a run folder."""
@@ -57,7 +61,7 @@ _FREE_KEYS = frozenset(
 def prepare(recipe: Recipe) -> dict[str, Any]:
     """Build `corpus/` and `packs/` of a run; what is already built from the same input stays.
 
-    Nothing is written before the sources, the tokenizer and the run folder have proved usable.
+    A run folder is left only where the sources, the tokenizer and the folder have proved usable.
 
     Returns:
         The counts that `sfim prepare --json` prints.
@@ -83,21 +87,25 @@ def _make_packs(recipe: Recipe, sources: str, made_from: str) -> dict[str, Any]:
     started = time.monotonic()
     if not recipe.model.scratch:
         load_run_tokenizer(recipe)
-    built = _build_corpus(recipe, sources)
-    tokenizer, form = _load_tokenizer(recipe, built)
+    corpus = _build_corpus(recipe, sources)
+    documents = count_documents(corpus)
+    without_grammar = _warn_of_no_grammar(documents["languages"])
+    tokenizer, form = _load_tokenizer(recipe, corpus)
     _warn_of_new_orders(recipe, form)
-    recipe = replace(recipe, fim=_resolved_fim(recipe, form, tokenizer, built))
+    recipe = replace(recipe, fim=_resolved_fim(recipe, form, tokenizer, corpus))
     refused = Refused()
     with stage_folder(recipe.folder / "packs") as folder:
-        train = _write_split(folder / "train", built.train, recipe, recipe.train.epochs, refused)
-        if built.held_out:
-            _write_split(folder / "eval", built.held_out, recipe, 1, refused)
+        train = _write_side(folder, "train", recipe, recipe.train.epochs, refused)
+        if documents["held_out"]["documents"]:
+            _write_side(folder, "eval", recipe, 1, refused)
         stats = {
-            **_count_documents(built),
+            **documents,
             **train,
             "seconds": round(time.monotonic() - started, 3),
             "redrawn": dict(refused.redrawn),
             "lost": dict(refused.lost),
+            "fallback": dict(refused.fallback),
+            "without_grammar": without_grammar,
             "format": form.name,
             "orders": recipe.fim.orders,
             "window_bytes": recipe.fim.window_bytes,
@@ -115,7 +123,7 @@ def check_run_folder(recipe: Recipe) -> None:
     """
     folder, path = recipe.folder, recipe.folder / "recipe.yaml"
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and not all(map(is_leftover, folder.iterdir())):
             raise FimError(f"{folder}: not empty and no run; give another name=")
         return
     if not (folder / "packs" / MANIFEST).exists():
@@ -140,9 +148,9 @@ def check_checkpoints(recipe: Recipe, made_from: str) -> None:
     if not started or not manifest.exists() or read_json(manifest).get("made_from") == made_from:
         return
     raise FimError(
-        f"{recipe.folder}: the sources, train.epochs or sfim changed since its checkpoints; give "
-        "another name=, or set the git sources' ref to the commit in corpus/manifest.json "
-        "('commits'), or delete checkpoints/"
+        f"{recipe.folder}: the sources, train.epochs, sfim or a grammar changed since its "
+        "checkpoints; give another name=, or set the git sources' ref to the commit in "
+        "corpus/manifest.json ('commits'), or delete checkpoints/"
     )
 
 
@@ -177,17 +185,21 @@ def prepare_fingerprint(recipe: Recipe) -> str:
 
 
 def _packs_fingerprint(recipe: Recipe, sources: str) -> str:
-    own = {
-        name: version for name, version in library_versions().items()
-        if name.startswith(("sfim", "tree-sitter", "tokenizers"))
-    }  # fmt: skip
+    identity = tokenizer_identity(recipe.model)
     return fingerprint(
-        sources, asdict(recipe.fim), recipe.train.epochs, tokenizer_identity(recipe.model), own
+        sources, asdict(recipe.fim), recipe.train.epochs, identity, _versions("tokenizers")
     )
 
 
 def _corpus_stage(recipe: Recipe, sources: str) -> str:
-    return fingerprint(sources, recipe.fim.seed, library_versions().get("sfim"))
+    return fingerprint(sources, recipe.fim.seed, _versions())
+
+
+def _versions(*others: str) -> dict[str, str]:
+    """What names a file's language and finds its errors, grammars included, and `others`."""
+    grammars = (row.distribution for row in LANGUAGES.values())
+    names = {"sfim", "tree-sitter", *grammars, *others}
+    return {name: version for name, version in library_versions().items() if name in names}
 
 
 def _has_stages_before(recipe: Recipe, sources: str) -> bool:
@@ -198,29 +210,45 @@ def _has_stages_before(recipe: Recipe, sources: str) -> bool:
     )
 
 
-def _load_tokenizer(recipe: Recipe, built: Built) -> tuple[Any, ProvedFormat]:
+def _load_tokenizer(recipe: Recipe, corpus: Path) -> tuple[Any, ProvedFormat]:
     if recipe.model.scratch:
-        trained = train_tokenizer((d.text for d in built.train), recipe.model.scratch.vocab_size)
+        texts = (document.text for document in read_documents(corpus, "train"))
+        trained = train_tokenizer(texts, recipe.model.scratch.vocab_size)
         with stage_folder(recipe.folder / "tokenizer") as folder:
             save_tokenizer(trained, folder)
     return load_run_tokenizer(recipe)
 
 
-def _build_corpus(recipe: Recipe, sources: str) -> Built:
+def _build_corpus(recipe: Recipe, sources: str) -> Path:
+    """Make `corpus/` unless it is made, and accept the recipe."""
     folder = recipe.folder / "corpus"
     made_from = _corpus_stage(recipe, sources)
     if is_done(folder, made_from):
         write_run_recipe(recipe)
-        return read_corpus(folder)
+        return folder
     commits = source_commits(recipe.corpus)
-    built = build_corpus(
-        recipe.corpus, recipe.fim.seed, progress=lambda items: progress(items, "reading files")
-    )
-    write_run_recipe(recipe)
-    with stage_folder(folder) as fresh:
-        write_corpus(fresh, built)
+    with _run_folder(recipe.folder), stage_folder(folder) as fresh:
+        write_corpus(
+            fresh, recipe.corpus, recipe.fim.seed,
+            progress=lambda items: progress(items, "reading files"),
+        )  # fmt: skip
+        write_run_recipe(recipe)
         write_manifest(fresh, made_from, commits=commits)
-    return built
+    return folder
+
+
+@contextmanager
+def _run_folder(folder: Path) -> Iterator[None]:
+    """Make a run folder, and take it away again if the block fails and nothing is in it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_run_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def _warn_of_new_orders(recipe: Recipe, form: ProvedFormat) -> None:
@@ -236,6 +264,22 @@ def _warn_of_new_orders(recipe: Recipe, form: ProvedFormat) -> None:
         )
 
 
+def _warn_of_no_grammar(languages: dict[str, int]) -> dict[str, int]:
+    """Say in which languages no MIDDLE can follow the syntax; return their files."""
+    found = {
+        name: number for name, number in languages.items()
+        if LANGUAGES[name].is_code and not has_grammar(name)
+    }  # fmt: skip
+    if found:
+        installable = any(LANGUAGES[name].distribution for name in found)
+        print(  # noqa: T201
+            f"warning: no grammar for {', '.join(found)} ({sum(found.values())} files), so their "
+            "spans are random" + ("; run: pip install 'sfim[languages]'" if installable else ""),
+            file=sys.stderr,
+        )
+    return found
+
+
 def _warn_of_nothing_held_out(recipe: Recipe, held_out: int) -> None:
     """Say before the training that nothing will measure it."""
     if recipe.evaluate.items and not held_out:
@@ -247,13 +291,13 @@ def _warn_of_nothing_held_out(recipe: Recipe, held_out: int) -> None:
         )
 
 
-def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, built: Built) -> Fim:
+def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, corpus: Path) -> Fim:
     """The recipe's `fim` section with its automatic values filled in."""
     window = recipe.fim.window_bytes
     if not window:
-        chosen = sorted(built.train, key=lambda d: d.id)[:_MEASURED_DOCUMENTS]
-        rate = bytes_per_token((d.text for d in chosen), tokenizer)
-        window = max(256, int(recipe.fim.max_length * rate))
+        chosen = document_ids(corpus, "train")[:_MEASURED_DOCUMENTS]
+        texts = (document.text for document in read_documents(corpus, "train", set(chosen)))
+        window = max(256, int(recipe.fim.max_length * bytes_per_token(texts, tokenizer)))
     return replace(
         recipe.fim,
         window_bytes=window,
@@ -261,40 +305,18 @@ def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, built: Bui
     )
 
 
-def _write_split(
-    folder: Path, documents: Sequence[Document], recipe: Recipe, epochs: int, refused: Refused
+def _write_side(
+    folder: Path, side: str, recipe: Recipe, epochs: int, refused: Refused
 ) -> dict[str, Any]:
-    """Sample, encode, pack and write one split, and count what came out."""
-    shards = encode_documents(documents, recipe, epochs)
-    encoded: list[Encoded] = []
-    for shard, counts in progress(shards, "encoding", -(-len(documents) // SHARD_DOCUMENTS)):
-        encoded += shard
-        refused.update(counts)
-    if not encoded:
-        raise FimError("no sample fits: raise fim.max_length")
-    return write_packs(folder, encoded, recipe.fim, epochs)
+    """Sample, encode, pack and write one side of the corpus, and count what came out."""
+    corpus = recipe.folder / "corpus"
+    documents = progress(
+        read_documents(corpus, side), f"encoding ({side})", len(document_ids(corpus, side))
+    )
 
+    def shards() -> Iterator[Shard]:
+        for shard in encode_documents(documents, recipe, epochs):
+            refused.update(shard.refused)
+            yield shard
 
-def drawn_samples(recipe: Recipe, number: int) -> list[Sample]:
-    """Return samples of a prepared run as they were drawn, spread over its documents."""
-    documents = sorted(read_corpus(recipe.folder / "corpus").train, key=lambda d: d.id)
-    stats = read_json(recipe.folder / "packs" / "stats.json")
-    fim = replace(recipe.fim, window_bytes=stats["window_bytes"], orders=stats["orders"])
-    encoder = Encoder(replace(recipe, fim=fim), epochs=1, keep_context=True)
-    chosen = documents[:: max(1, len(documents) // number)][:number]
-    encoded, _ = encoder(chosen)
-    by_document = {e.sample.document_id: e.sample for e in reversed(encoded)}
-    return list(by_document.values())[::-1]
-
-
-def _count_documents(built: Built) -> dict[str, Any]:
-    kept = (*built.train, *built.held_out)
-    return {
-        "documents": {
-            "kept": len(kept),
-            "skipped": dict(Counter(skip.reason for skip in built.skipped).most_common()),
-        },
-        "languages": dict(Counter(d.language for d in kept).most_common()),
-        "bytes": sum(len(d.text) for d in kept),
-        "held_out": {"documents": len(built.held_out)},
-    }
+    return write_packs(folder / side, shards(), recipe.fim, epochs)

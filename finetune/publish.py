@@ -30,7 +30,8 @@ from finetune.model import (
     save_tuned,
     tuned_folder,
 )
-from finetune.recipe import SOURCE_KINDS, Recipe
+from finetune.recipe import Recipe
+from finetune.recipe_corpus import SOURCE_KINDS
 from finetune.store import MANIFEST, is_done, read_json, stage_folder, write_manifest
 from finetune.tokenizer import load_format, load_tokenizer
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fim import BOUNDARIES, FORMATS, LANGUAGES, SAMPLERS, FimError, SpanPolicy
+from fim import BOUNDARIES, FORMATS, PROFILES, SAMPLERS, FimError, SpanPolicy
+from fim.spans import DRAWN_CONSTRUCTS
 from finetune.checks import (
     ABOVE_0,
     RATE,
@@ -16,12 +17,12 @@ from finetune.checks import (
     Limit,
     at_least,
     choice_faults,
-    did_you_mean,
     limit_faults,
     weight_faults,
 )
+from finetune.presets import PRESETS
+from finetune.recipe_corpus import Corpus, corpus_faults
 
-SOURCE_KINDS = ("git", "folder", "jsonl", "parquet", "dataset")
 ATTENTIONS = ("auto", "blocks", "flash_attention_2", "flash_attention_3", "sdpa", "eager")
 SCHEDULERS = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
@@ -60,6 +61,8 @@ class Model:
     """Commit of the hub model; empty for the newest."""
     format: str = "auto"
     """Row of `sfim formats`; `auto` finds the one the tokenizer proves."""
+    tokenizer: str = "auto"
+    """Encodes text: `transformers`, `fastokens` (extra `fast`, same ids) or `auto`, the faster."""
     adapter: str = "lora"
     """`lora` or `full`."""
     lora_r: int = 16
@@ -81,85 +84,11 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """One place documents come from; exactly one of the first five keys is set."""
-
-    git: str = ""
-    """Path of a git repository (bare or not), read from its objects at `ref`."""
-    folder: str = ""
-    """Path of a plain folder; `{stdlib}` stands for the interpreter's standard library."""
-    jsonl: str = ""
-    """Path of a JSON Lines file."""
-    parquet: str = ""
-    """Path of a Parquet file."""
-    dataset: str = ""
-    """Name or folder that `datasets.load_dataset` accepts; its `train` split is read."""
-    ref: str = "HEAD"
-    """Commit, branch or tag of a git source."""
-    column: str = "text"
-    """Column that holds the code, for `jsonl`, `parquet` and `dataset`."""
-    path_column: str = "path"
-    """Column of the file path, which decides the language; may be absent with `language`."""
-    language: str = ""
-    """Row of `sfim languages` for table rows without a path; not for `git` and `folder`."""
-    include: tuple[str, ...] = ()
-    """Glob patterns on the path; empty takes all. `**` crosses folders."""
-    exclude: tuple[str, ...] = ()
-    """Glob patterns on the path that drop a file, counted as `excluded`."""
-    name: str = ""
-    """Name in reports; empty for the last part of the path."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Limits past which a file is dropped, each with its own reason."""
-
-    min_bytes: int = 1
-    """Smaller files are dropped as `too-small`."""
-    max_bytes: int = 1_048_576
-    """Larger files are dropped as `too-large`."""
-    max_line_length: int = 1_000
-    """Characters of the longest line (Codex, arXiv 2107.03374)."""
-    max_mean_line_length: float = 100.0
-    """Characters of the mean line (Codex, arXiv 2107.03374)."""
-    max_error_rate: float = 0.1
-    """Share of bytes inside syntax errors, 0 to 1."""
-    generated: bool = True
-    """Drop files whose head says a tool wrote them."""
-    vendored: bool = True
-    """Drop files under third-party folders."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
-    """How documents are held out for evaluation."""
-
-    by: str = "file"
-    """Unit that is held out: `file`; copies of one file always land on one side."""
-    eval_rate: float = 0.05
-    """Share of files held out, 0 to 0.5."""
-    min_files: int = 1
-    """At least so many files are held out, if the corpus has twice as many."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Corpus:
-    """Where the code comes from and what is kept."""
-
-    sources: tuple[Source, ...] = ()
-    """At least one."""
-    filters: Filters = field(default_factory=Filters)
-    split: Split = field(default_factory=Split)
-    max_documents: int = 0
-    """Keep a seeded choice of so many training documents; 0 keeps all."""
-    workers: int = 0
-    """Processes for sampling and encoding; 0 takes the number of cores."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fim:
     """How documents become samples and packs."""
 
+    preset: str = ""
+    """`aixcoder`, `ast-fim`, `random` or `execrepobench` fills what is not given below."""
     fim_rate: float = 0.7
     """Share of windows cut into prefix, middle and suffix, 0 to 1; the rest is autoregressive."""
     orders: dict[str, float] = field(default_factory=dict)
@@ -168,6 +97,8 @@ class Fim:
     """Weights of the span samplers; whatever is given replaces the whole table."""
     boundaries: dict[str, float] = field(default_factory=lambda: dict(SpanPolicy().boundaries))
     """Weights of where a MIDDLE starts: at the node, at its leading blanks, at its line."""
+    constructs: dict[str, float] = field(default_factory=dict)
+    """Weights of what the `construct` sampler takes; empty for all that a file has, alike."""
     max_middle_bytes: int = 2_000
     """Larger nodes are never a MIDDLE; a MIDDLE is never cut. 6 or more."""
     max_length: int = 8_192
@@ -176,6 +107,11 @@ class Fim:
     """Bytes per sample; 0 measures the tokenizer's bytes per token."""
     path_header: str = "none"
     """`none`, `comment` (a first line with the path) or `family` (the model family's own way)."""
+    context: str = "none"
+    """`none` or `repo`: what a window has left holds the files before it in its repository."""
+    profile: str = "none"
+    """How much prefix and suffix are sent: `none` (what fits), `continue`, `llama.cpp`,
+    `llama.vim` or `tabby`, as these clients do."""
     loss: str = "all"
     """`all` (every token) or `middle` (MIDDLE and end token only)."""
     seed: int = 0
@@ -271,10 +207,9 @@ class Recipe:
 
 _LIMITS: tuple[tuple[Limit, str], ...] = (
     (at_least(0), "corpus.filters.min_bytes corpus.split.min_files corpus.max_documents"),
-    (at_least(0), "corpus.workers fim.window_bytes train.max_tokens"),
-    (at_least(0), "train.weight_decay train.save_steps train.eval_steps train.num_processes"),
-    (at_least(0), "evaluate.items"),
-    (at_least(1), "model.lora_r model.lora_alpha"),
+    (at_least(0), "corpus.workers fim.window_bytes train.max_tokens train.num_processes"),
+    (at_least(0), "train.weight_decay train.save_steps train.eval_steps evaluate.items"),
+    (at_least(1), "model.lora_r model.lora_alpha corpus.filters.max_depth"),
     (at_least(1), "corpus.filters.max_bytes corpus.filters.max_line_length"),
     (at_least(1), "train.epochs train.packs_per_step train.gradient_accumulation"),
     (at_least(1), "evaluate.batch_size evaluate.bootstrap"),
@@ -295,11 +230,15 @@ _SCRATCH_LIMITS: tuple[tuple[Limit, str], ...] = (
 )
 _CHOICES: dict[str, tuple[str, ...]] = {
     "model.format": ("auto", *FORMATS),
+    "model.tokenizer": ("auto", "transformers", "fastokens"),
     "model.adapter": ("lora", "full"),
     "model.attention": ATTENTIONS,
     "model.dtype": ("auto", "float32", "bfloat16", "float64"),
     "corpus.split.by": ("file",),
+    "fim.preset": ("", *PRESETS),
     "fim.path_header": ("none", "comment", "family"),
+    "fim.context": ("none", "repo"),
+    "fim.profile": tuple(PROFILES),
     "fim.loss": ("all", "middle"),
     "train.scheduler": SCHEDULERS,
     "train.report_to": ("none", "wandb", "tensorboard"),
@@ -308,6 +247,7 @@ _WEIGHTS: dict[str, tuple[str, ...]] = {
     "fim.orders": ("psm", "spm"),
     "fim.samplers": tuple(SAMPLERS),
     "fim.boundaries": tuple(BOUNDARIES),
+    "fim.constructs": DRAWN_CONSTRUCTS,
 }
 
 
@@ -322,7 +262,7 @@ def _find_faults(recipe: Recipe) -> Iterator[str]:
     yield from _table_faults(recipe.fim)
     yield from _room_faults(recipe)
     yield from _model_faults(recipe)
-    yield from _corpus_faults(recipe.corpus)
+    yield from corpus_faults(recipe.corpus)
 
 
 def _table_faults(fim: Fim) -> Iterator[str]:
@@ -358,23 +298,3 @@ def _model_faults(recipe: Recipe) -> Iterator[str]:
             "model.scratch.hidden_size: expected a multiple of twice num_heads, "
             f"{2 * scratch.num_heads}, got {scratch.hidden_size}"
         )
-
-
-def _corpus_faults(corpus: Corpus) -> Iterator[str]:
-    filters = corpus.filters
-    if filters.min_bytes > filters.max_bytes > 0:
-        yield f"corpus.filters.min_bytes: {filters.min_bytes} is above max_bytes"
-    if not corpus.sources:
-        yield "corpus.sources: at least one source is needed"
-    for number, source in enumerate(corpus.sources):
-        yield from _source_faults(source, f"corpus.sources[{number}]")
-
-
-def _source_faults(source: Source, where: str) -> Iterator[str]:
-    kinds = [kind for kind in SOURCE_KINDS if getattr(source, kind)]
-    if len(kinds) != 1:
-        yield f"{where}: set exactly one of {', '.join(SOURCE_KINDS)}"
-    if source.language and source.language not in LANGUAGES:
-        yield f"{where}.language: unknown language{did_you_mean(source.language, LANGUAGES)}"
-    elif source.language and kinds in (["git"], ["folder"]):
-        yield f"{where}.language: leave it out; the paths of a {kinds[0]} source decide it"

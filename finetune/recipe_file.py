@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from finetune.checks import did_you_mean
+from finetune.presets import PRESETS
 from finetune.recipe import Recipe, RecipeError
 
 _TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq",
@@ -120,7 +121,27 @@ def _make_recipe(
             _apply_override(values, override)
         except RecipeError as error:
             faults.append(str(error))
+    _fill_preset(values)
     return _convert_section(values, Recipe, "", faults)
+
+
+def _fill_preset(values: dict[str, Any]) -> None:
+    """Give `fim` the values of its preset where it has none."""
+    fim = _settle(values.get("fim"), dict)
+    preset = _settle(fim.get("preset"), str) if isinstance(fim, dict) else None
+    if not isinstance(preset, str):
+        return
+    values["fim"] = fim
+    for key, value in PRESETS.get(preset, {}).items():
+        if fim.get(key) in (None, *_NULLS):
+            fim[key] = _as_text(value)
+
+
+def _as_text(value: object) -> Any:
+    """A value as the file would have it: text, and mappings of it."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    return str(value)
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from fim import FORMATS, LANGUAGES
 from finetune import recipe as recipe_module
+from finetune import recipe_corpus
 from finetune.recipe import Recipe
 
 
@@ -46,10 +47,10 @@ def generated_parts() -> dict[str, str]:
 
 
 def field_docstrings() -> dict[tuple[str, str], str]:
-    """Return the string under each field of `finetune.recipe`, by class and field."""
-    tree = ast.parse(inspect.getsource(recipe_module))
+    """Return the string under each field of a recipe, by class and field."""
+    modules = map(inspect.getsource, (recipe_module, recipe_corpus))
     found = {}
-    for node in tree.body:
+    for node in itertools.chain.from_iterable(ast.parse(source).body for source in modules):
         body = node.body if isinstance(node, ast.ClassDef) else []
         for statement, below in itertools.pairwise(body):
             if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr):
@@ -102,7 +103,7 @@ def _yaml(value: Any) -> str:
 
 def _language_table() -> str:
     rows = [
-        (row.title, f"`{name}`", " ".join(f"`{suffix}`" for suffix in row.extensions))
+        (row.title, f"`{name}`", " ".join(f"`{f}`" for f in (*row.extensions, *row.filenames)))
         for name, row in LANGUAGES.items()
     ]
     return "\n".join(table(("language", "name", "files"), rows))
@@ -112,13 +113,15 @@ def _family_table() -> str:
     rows = [
         (
             f"`{name}`",
-            ", ".join(row.trained),
+            ", ".join(row.trained) if row.fim_trained else "refused",
             ", ".join(order for order in row.orders if order not in row.trained) or "-",
+            row.verified,
             row.source,
         )
         for name, row in FORMATS.items()
     ]
-    return "\n".join(table(("family", "trained on", "on request", "source of the row"), rows))
+    head = ("family", "trained on", "on request", "verified", "source of the row")
+    return "\n".join(table(head, rows))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

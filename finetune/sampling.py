@@ -2,14 +2,18 @@
 
 import os
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from multiprocessing import get_context
 
+import numpy as np
+
 from fim import (
+    LANGUAGES,
     ControlToken,
     Document,
     FimError,
@@ -18,15 +22,29 @@ from fim import (
     Tokens,
     TooLong,
     encode,
+    make_rng,
     make_samples,
 )
+from finetune.neighbors import Neighbors
 from finetune.recipe import Recipe
 from finetune.tokenizer import load_run_tokenizer
 
 SHARD_DOCUMENTS = 64
-"""Documents a worker process takes at once."""
+"""Most documents a worker process takes at once."""
+_SHARD_BYTES = 250_000
+"""A shard ends with the document that brings its texts to so many bytes."""
 _SMALL_CORPUS_BYTES = 4_000_000
 """Below so many bytes to encode, starting worker processes costs more than it saves."""
+_SHARDS_AHEAD = 2
+"""Shards per worker that wait for it or for their turn."""
+ROW_TEXTS = (
+    "sample_id", "document_id", "repo", "path", "language", "order", "sampler", "kind", "boundary",
+)  # fmt: skip
+ROW_NUMBERS = (
+    "start_byte", "end_byte", "node_start_byte", "epoch", "prefix_tokens", "middle_tokens",
+    "suffix_tokens",
+)  # fmt: skip
+"""Columns of `samples.parquet`: what is known of a sample without its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +52,7 @@ class Encoded:
     """One sample and its tokens."""
 
     sample: Sample
-    """Without its prefix and suffix, unless they were asked for: each is a whole file long."""
+    """Without its prefix and suffix: together they are a whole file long."""
     tokens: Tokens
 
 
@@ -46,39 +64,65 @@ class Refused:
     """MIDDLEs that were drawn again; the window still gave a sample."""
     lost: Counter[str] = field(default_factory=Counter)
     """Windows that gave no sample."""
+    fallback: Counter[str] = field(default_factory=Counter)
+    """FIM windows that gave an autoregressive sample: `prose`, `no-span` or `refused`."""
 
     def update(self, other: "Refused") -> None:
         """Add another's counts."""
         self.redrawn.update(other.redrawn)
         self.lost.update(other.lost)
+        self.fallback.update(other.fallback)
 
 
-def encode_documents(
-    documents: Sequence[Document], recipe: Recipe, epochs: int
-) -> Iterator[tuple[list[Encoded], Refused]]:
-    """Draw and encode the samples of every epoch, shard by shard.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Encoded samples of some documents, side by side: what a worker process sends."""
 
-    A pure function of the documents' content and the recipe: any number of workers and any order
-    of documents give the same samples, shards in another order at most.
+    input_ids: np.ndarray
+    """`int32`, shape `(tokens,)`."""
+    labels: np.ndarray
+    """`int32`, shape `(tokens,)`."""
+    lengths: np.ndarray
+    """Tokens of each sample, `int64` of shape `(samples,)`."""
+    windows: np.ndarray
+    """Number of each sample among those of its document and epoch, `int64`."""
+    rows: dict[str, list]
+    """A list per name of `ROW_TEXTS` and `ROW_NUMBERS`, with one entry per sample."""
+    refused: Refused
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Documents of one shard, and those before them that are context of the first ones."""
+
+    documents: list[Document]
+    before: tuple[Document, ...]
+
+
+def encode_documents(documents: Iterable[Document], recipe: Recipe, epochs: int) -> Iterator[Shard]:
+    """Draw and encode the samples of every epoch, shard by shard, in the order of the documents.
+
+    A pure function of the documents and the recipe, for any number of workers. A few shards per
+    worker are held at a time, however many documents come. Only with `fim.context: repo` does a
+    document's sample depend on other documents: on those before it in its repository.
 
     Args:
-        documents: in any order.
+        documents: one side of a corpus, in the order of (repo, path).
         recipe: `fim.window_bytes` and `fim.orders` filled in.
         epochs: epochs to draw samples for.
-
-    Yields:
-        The samples of a shard, and how many draws were refused, by reason.
 
     Raises:
         FimError: a sample cannot be encoded for a reason that is no fault of its own, or a worker
             process died.
     """
-    ordered = sorted(documents, key=lambda d: d.id)
-    shards = [ordered[i : i + SHARD_DOCUMENTS] for i in range(0, len(ordered), SHARD_DOCUMENTS)]
-    workers = min(recipe.corpus.workers or os.cpu_count() or 1, len(shards))
-    small = sum(len(d.text) for d in ordered) * epochs < _SMALL_CORPUS_BYTES
-    if workers <= 1 or (small and not recipe.corpus.workers):
-        yield from map(Encoder(recipe, epochs), shards)
+    shards = _cut(documents, Neighbors(recipe.fim))
+    workers = recipe.corpus.workers or os.cpu_count() or 1
+    head, small = _look_ahead(shards, epochs)
+    if small:
+        workers = min(workers if recipe.corpus.workers else 1, len(head))
+    if workers <= 1:
+        encoder = Encoder(recipe, epochs)
+        yield from (encoder.encode_shard(work) for work in chain(head, shards))
         return
     # spawn: a fork of a process whose tokenizer has started threads can hang
     with ProcessPoolExecutor(
@@ -86,45 +130,119 @@ def encode_documents(
         initargs=(recipe, epochs),
     ) as pool:  # fmt: skip
         try:
-            yield from pool.map(_encode_shard, shards)
+            yield from _in_order(pool, chain(head, shards), _SHARDS_AHEAD * workers)
         except BrokenProcessPool:
             raise FimError(
                 "a worker process died, out of memory perhaps; set corpus.workers=1"
             ) from None
 
 
+def _num_bytes(documents: Iterable[Document]) -> int:
+    return sum(len(document.text) for document in documents)
+
+
+def _cut(documents: Iterable[Document], neighbors: Neighbors) -> Iterator[_Work]:
+    """Cut a stream of documents into shards; where does not depend on the number of workers."""
+    shard: list[Document] = []
+    before: tuple[Document, ...] = ()
+    num_bytes = 0
+    for document in documents:
+        if not shard:
+            before = neighbors.of(document)
+        shard.append(document)
+        neighbors.add(document)
+        num_bytes += len(document.text)
+        if len(shard) == SHARD_DOCUMENTS or num_bytes >= _SHARD_BYTES:
+            yield _Work(shard, before)
+            shard, num_bytes = [], 0
+    if shard:
+        yield _Work(shard, before)
+
+
+def _look_ahead(shards: Iterator[_Work], epochs: int) -> tuple[list[_Work], bool]:
+    """Take shards until worker processes are worth their start; tell whether these are all."""
+    head: list[_Work] = []
+    for work in shards:
+        head.append(work)
+        if sum(_num_bytes(w.documents) for w in head) * epochs >= _SMALL_CORPUS_BYTES:
+            return head, False
+    return head, True
+
+
+def _in_order(pool: ProcessPoolExecutor, shards: Iterable[_Work], ahead: int) -> Iterator[Shard]:
+    """Encode shards in a pool, so many at a time, and give them back in their order."""
+    waiting: deque[Future[Shard]] = deque()
+    for work in shards:
+        waiting.append(pool.submit(_encode_shard, work))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 class Encoder:
     """The tokenizer and policy of a run, loaded once per process."""
 
-    def __init__(self, recipe: Recipe, epochs: int, keep_context: bool = False) -> None:
+    def __init__(self, recipe: Recipe, epochs: int) -> None:
         self.tokenizer, self.form = load_run_tokenizer(recipe)
         self.fim = recipe.fim
         self.epochs = epochs
-        self.keep_context = keep_context
         self.policy = SpanPolicy(
             samplers=recipe.fim.samplers,
             boundaries=recipe.fim.boundaries,
+            constructs=recipe.fim.constructs,
             max_middle_bytes=recipe.fim.max_middle_bytes,
         )
 
-    def __call__(self, documents: Iterable[Document]) -> tuple[list[Encoded], Refused]:
-        """Draw and encode the samples of some documents, for every epoch."""
+    def __call__(
+        self, documents: Iterable[Document], before: Iterable[Document] = ()
+    ) -> tuple[list[Encoded], Refused]:
+        """Draw and encode the samples of some documents, for every epoch.
+
+        Args:
+            documents: in the order of (repo, path).
+            before: those that come before the first in its repository.
+        """
         encoded: list[Encoded] = []
         refused = Refused()
+        neighbors = Neighbors(self.fim, before)
         for document in documents:
+            context = neighbors.of(document)
             for epoch in range(self.epochs):
-                encoded += self._encode_document(document, epoch, refused)
+                encoded += self._encode_document(document, epoch, context, refused)
+            neighbors.add(document)
         return encoded, refused
 
+    def encode_shard(self, work: _Work) -> Shard:
+        """Encode a shard into arrays and columns, which cost little to send."""
+        encoded, refused = self(work.documents, work.before)
+        none = np.zeros(0, dtype=np.int32)
+        samples, tokens = [e.sample for e in encoded], [e.tokens for e in encoded]
+        from_tokens = ("prefix_tokens", "middle_tokens", "suffix_tokens")
+        return Shard(
+            input_ids=np.concatenate([none, *(t.input_ids for t in tokens)]),
+            labels=np.concatenate([none, *(t.labels for t in tokens)]),
+            lengths=np.array([len(t.input_ids) for t in tokens], dtype=np.int64),
+            windows=np.array([sample.window for sample in samples], dtype=np.int64),
+            rows={
+                name: [getattr(x, name) for x in (tokens if name in from_tokens else samples)]
+                for name in (*ROW_TEXTS, *ROW_NUMBERS)
+            },
+            refused=refused,
+        )
+
     def _encode_document(
-        self, document: Document, epoch: int, refused: Refused
+        self, document: Document, epoch: int, context: Sequence[Document], refused: Refused
     ) -> Iterator[Encoded]:
-        accepted: dict[Sample, Tokens] = {}
+        accepted: dict[int, Tokens] = {}  # by window
+        tried = False  # a MIDDLE of the window at hand
 
         def accept(sample: Sample) -> bool:
-            tokens = self._encode(sample, refused.redrawn)
+            nonlocal tried
+            tried = True
+            tokens = self._encode(sample, context, refused.redrawn)
             if tokens is not None:
-                accepted[sample] = tokens
+                accepted[sample.window] = tokens
             return tokens is not None
 
         fim = self.fim
@@ -132,24 +250,45 @@ class Encoder:
             document, self.policy, window_bytes=fim.window_bytes, fim_rate=fim.fim_rate,
             orders=fim.orders, seed=fim.seed, epoch=epoch, accept=accept,
         ):  # fmt: skip
-            tokens = accepted.pop(sample, None) or self._encode(sample, refused.lost)
+            tokens = accepted.pop(sample.window, None)
+            tokens = tokens or self._encode(sample, context, refused.lost)
+            if sample.order == "ar" and self._wanted_fim(sample):
+                refused.fallback[_fallback_reason(document, tried)] += 1
+            tried = False
             if tokens is not None:
-                yield Encoded(self._lean(sample), tokens)
+                yield Encoded(replace(sample, prefix=b"", suffix=b""), tokens)
 
-    def _lean(self, sample: Sample) -> Sample:
-        return sample if self.keep_context else replace(sample, prefix=b"", suffix=b"")
+    def _wanted_fim(self, sample: Sample) -> bool:
+        """Whether the window of an autoregressive sample was to have a MIDDLE.
 
-    def _encode(self, sample: Sample, counts: Counter[str]) -> Tokens | None:
+        Source:
+            `make_samples`: it is the first draw of a window's generator.
+        """
+        rng = make_rng(self.fim.seed, sample.epoch, sample.document_id, sample.window)
+        return rng.random() < self.fim.fim_rate
+
+    def _encode(
+        self, sample: Sample, context: Sequence[Document], counts: Counter[str]
+    ) -> Tokens | None:
+        fim = self.fim
         try:
             return encode(
-                sample, self.form, self.tokenizer, max_length=self.fim.max_length,
-                loss=self.fim.loss, path_header=self.fim.path_header,
+                sample, self.form, self.tokenizer, max_length=fim.max_length, loss=fim.loss,
+                context=context, path_header=fim.path_header, profile=fim.profile,
             )  # fmt: skip
         except TooLong:
             counts["too-long"] += 1
         except ControlToken:
+            if context:  # it may be another file's
+                return self._encode(sample, (), counts)
             counts["control-token"] += 1
         return None
+
+
+def _fallback_reason(document: Document, tried: bool) -> str:
+    if not LANGUAGES[document.language].is_code:
+        return "prose"
+    return "refused" if tried else "no-span"
 
 
 _worker: Encoder | None = None
@@ -162,6 +301,6 @@ def _start_worker(recipe: Recipe, epochs: int) -> None:
     _worker = Encoder(recipe, epochs)
 
 
-def _encode_shard(documents: list[Document]) -> tuple[list[Encoded], Refused]:
+def _encode_shard(work: _Work) -> Shard:
     assert _worker is not None
-    return _worker(documents)
+    return _worker.encode_shard(work)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fim import (
+    LANGUAGES,
     SAMPLERS,
     Document,
     FimError,
@@ -29,7 +30,7 @@ class Item:
     """One held-out span and what it is an example of."""
 
     scenario: str
-    """A construct of the language, or a name of `DRAWN`."""
+    """A construct of the language, `empty` among them, or a name of `DRAWN`."""
     sample: Sample
     """The document cut at the span."""
 
@@ -97,7 +98,9 @@ def _next_item(
 
 
 def _candidates(document: Document, policy: SpanPolicy, seed: int) -> dict[str, list[Span]]:
-    """A few spans of every scenario of a file, in random order, none twice."""
+    """A few spans of every scenario of a file, in random order, none twice; none of prose."""
+    if not LANGUAGES[document.language].is_code:
+        return {}
     try:
         syntax = parse(document.text, document.language)
     except FimError:
@@ -107,7 +110,7 @@ def _candidates(document: Document, policy: SpanPolicy, seed: int) -> dict[str, 
     for name in (*constructs, *DRAWN):
         rng = make_rng(seed, document.id, name)
         spans = constructs.get(name) or list(_drawn(syntax, policy, name, rng))
-        spans = [s for s in spans if s.end_byte > s.start_byte]
+        spans = [s for s in spans if s.end_byte > s.start_byte or name == "empty"]
         rng.shuffle(spans)
         unique = {(s.start_byte, s.end_byte): s for s in spans}
         if unique:
@@ -117,9 +120,9 @@ def _candidates(document: Document, policy: SpanPolicy, seed: int) -> dict[str, 
 
 def _drawn(syntax: Syntax, policy: SpanPolicy, name: str, rng) -> Iterator[Span]:
     for _ in range(_PER_FILE):
-        span = SAMPLERS[name](syntax, policy, rng)
-        if span is not None:
-            yield span
+        found = SAMPLERS[name](syntax, policy, rng)
+        if found is not None:
+            yield Span(start_byte=found[0], end_byte=found[1], sampler=name, kind=found[2])
 
 
 def whole_pieces(

@@ -122,6 +122,11 @@ def stage_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a path is what a killed `stage_folder` left; the next one deletes it."""
+    return path.name.startswith(".") and path.name.endswith((".new", ".old"))
+
+
 def library_versions() -> dict[str, str]:
     """Return the version of each library a result depends on, grammars included."""
     grammars = (

@@ -1,10 +1,11 @@
 """Tokenizers: loaded, proved, trained, and saved without the path they came from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fim import FORMATS, FimError, ProvedFormat, content_tokenizer, resolve_format
+from finetune.fast_tokenizer import speed_up
 from finetune.recipe import Model, Recipe
 from finetune.store import fingerprint, read_json, sha256_file, write_json
 
@@ -63,7 +64,7 @@ def load_or_refuse(load: Callable[[], T], name: str) -> T:
 
 
 def load_run_tokenizer(recipe: Recipe) -> tuple[Any, ProvedFormat]:
-    """Load the tokenizer of a run and prove its format.
+    """Load the tokenizer of a run, prove its format, and let it encode as fast as it may.
 
     Raises:
         FimError: it cannot be had, has no format, or its family is not trained on FIM.
@@ -71,22 +72,46 @@ def load_run_tokenizer(recipe: Recipe) -> tuple[Any, ProvedFormat]:
     scratch = recipe.model.scratch
     name = str(recipe.folder / "tokenizer") if scratch else recipe.model.name
     tokenizer = load_tokenizer(name, recipe.model.revision)
-    return tokenizer, load_format(tokenizer, recipe.model)
+    form = load_format(tokenizer, recipe.model)
+    speed_up(tokenizer, recipe.model.tokenizer, _own_texts(recipe.folder / "corpus"))
+    return tokenizer, form
+
+
+def _own_texts(corpus: Path) -> Iterator[bytes]:
+    """Some files of a run's corpus, where it has one already."""
+    from pyarrow import parquet
+
+    path = corpus / "documents.parquet"
+    if not path.is_file():
+        return
+    with parquet.ParquetFile(path) as file:
+        if file.num_row_groups:
+            texts = file.read_row_group(0, columns=["text"])["text"].to_pylist()
+            yield from texts[:: max(1, len(texts) // 64)]
 
 
 def load_format(tokenizer: Any, model: Model) -> ProvedFormat:
     """Prove the recipe's format on a tokenizer.
 
     Raises:
-        FimError: no proof, or the family is known not to be trained on FIM.
+        FimError: no proof, several that differ, or the family is known not to be trained on FIM.
     """
-    form = resolve_format(tokenizer, model.format)
-    if not form.row.fim_trained and not model.allow_untrained_fim:
+    form = resolve_format(tokenizer, model.format, hint=model_hint(model.name))
+    if form.row.untrained and not model.allow_untrained_fim:
         raise FimError(
-            f"{form.name} was not trained on FIM; tune a base that was, or set "
-            "model.allow_untrained_fim=true"
+            f"{form.name} was not trained on FIM: {form.row.untrained}; tune a base that was, or "
+            "set model.allow_untrained_fim=true"
         )
     return form
+
+
+def model_hint(name: str) -> str:
+    """Return what a model's name and, in a folder, its config say of its family."""
+    config = Path(name) / "config.json"
+    known = read_json(config) if name and config.is_file() else {}
+    words = [name, str(known.get("_name_or_path") or "")]
+    types = [str(known.get("model_type") or ""), *(known.get("architectures") or ())]
+    return " ".join([*(Path(word).name for word in words), *types])
 
 
 def tokenizer_identity(model: Model) -> str:

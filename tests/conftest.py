@@ -23,50 +23,122 @@ TEXTS = (
     "import os\nimport sys\n\n\n# the file path is: src/main.py\nprint('hello', file=sys.stderr)\n",
     "const total = items.map((item) => item.price).reduce((a, b) => a + b, 0);\n",
 )
-# In the order of their ids. The second field is whether the family marks them as special: Qwen and
-# DeepSeek do not, so `skip_special_tokens` and `split_special_tokens` both pass them over.
+_STARCODER = (
+    "<|endoftext|> <fim_prefix> <fim_middle> <fim_suffix> <fim_pad> <filename> <gh_stars> "
+    "<reponame>"
+)
+_STARCODER_2 = (
+    "<|endoftext|> <fim_prefix> <fim_middle> <fim_suffix> <fim_pad> <repo_name> <file_sep>"
+)
+_QWEN = (
+    "<|endoftext|> <|im_start|> <|im_end|> -<|fim_prefix|> -<|fim_middle|> -<|fim_suffix|> "
+    "-<|fim_pad|> -<|repo_name|> -<|file_sep|>"
+)
+_DEEPSEEK = (
+    "-ü <｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> -<｜fim▁hole｜> -<｜fim▁begin｜> "
+    "-<｜fim▁end｜> <|EOT|>"
+)
+_GLM = (
+    "<|endoftext|> [gMASK] <sop> <|system|> <|user|> <|assistant|> <|code_prefix|> <|code_middle|> "
+    "<|code_suffix|>"
+)
+_MISTRAL = "<unk> <s> </s> [INST] [/INST] [PREFIX] [MIDDLE] [SUFFIX]"
+# In the order of their ids. A minus is no part of a token: the family does not mark this one as
+# special, so `skip_special_tokens` and `split_special_tokens` both pass it over.
 ADDED = {
-    "qwen2.5-coder": (
-        ("<|endoftext|>", True), ("<|im_start|>", True), ("<|im_end|>", True),
-        ("<|fim_prefix|>", False), ("<|fim_middle|>", False), ("<|fim_suffix|>", False),
-        ("<|fim_pad|>", False), ("<|repo_name|>", False), ("<|file_sep|>", False),
+    "qwen2.5-coder": _QWEN,
+    "qwen3-coder": f"{_QWEN} -<think> -</think>",
+    "codeqwen1.5": f"{_STARCODER_2.replace('repo_name', 'reponame')} <|im_end|>",
+    "starcoder2": _STARCODER_2,
+    "starcoder": _STARCODER,
+    "santacoder": "<|endoftext|> <fim-prefix> <fim-middle> <fim-suffix> <fim-pad>",
+    "granite-code": _STARCODER,
+    "granite-3": _STARCODER.replace("<|endoftext|>", "<|end_of_text|>"),
+    "granite-4": "<|end_of_text|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|>",
+    "stable-code": _STARCODER,
+    "refact": _STARCODER,
+    "mellum": _STARCODER,
+    "deepseek-coder": _DEEPSEEK,
+    "deepseek-coder-v2": f"{_DEEPSEEK} <｜User｜> <｜Assistant｜>",
+    "codellama": "<unk> <s> </s> ▁<PRE> ▁<MID> ▁<SUF> ▁<EOT>",
+    "aixcoder": "<unk> <s> </s> ▁<AIX-SPAN-PRE> ▁<AIX-SPAN-MIDDLE> ▁<AIX-SPAN-POST>",
+    "codegemma": (
+        "<unk> <bos> <eos> -<|fim_prefix|> -<|fim_middle|> -<|fim_suffix|> -<|file_separator|>"
     ),
-    "starcoder2": (
-        ("<|endoftext|>", True), ("<fim_prefix>", True), ("<fim_middle>", True),
-        ("<fim_suffix>", True), ("<fim_pad>", True), ("<repo_name>", True), ("<file_sep>", True),
+    "codestral": _MISTRAL,
+    "seed-coder": (
+        "<[begin▁of▁sentence]> <[end▁of▁sentence]> <[fim-prefix]> <[fim-middle]> <[fim-suffix]>"
     ),
-    "deepseek-coder": (
-        ("ü", False), ("<｜begin▁of▁sentence｜>", True), ("<｜end▁of▁sentence｜>", True),
-        ("<｜fim▁hole｜>", False), ("<｜fim▁begin｜>", False), ("<｜fim▁end｜>", False),
-        ("<|EOT|>", True),
+    "glm-4.5": f"{_GLM} <think> </think>",
+    "codegeex4": _GLM,
+    "incoder": "<|endoftext|> <|endofmask|> <|mask:0|> <|mask:1|> <|mask:2|>",
+    "codegen2.5": "<|endoftext|> <mask_1> <mask_2> <sep> <eom>",
+    "opencoder": _STARCODER_2,
+    "phi-4": (
+        "<|endoftext|> -<|fim_prefix|> -<|fim_middle|> -<|fim_suffix|> <|im_start|> <|im_end|> "
+        "<|endofprompt|>"
     ),
-    "codellama": (
-        ("<unk>", True), ("<s>", True), ("</s>", True),
-        ("▁<PRE>", True), ("▁<MID>", True), ("▁<SUF>", True), ("▁<EOT>", True),
-    ),
-    "aixcoder": (
-        ("<unk>", True), ("<s>", True), ("</s>", True),
-        ("▁<AIX-SPAN-PRE>", True), ("▁<AIX-SPAN-MIDDLE>", True), ("▁<AIX-SPAN-POST>", True),
-    ),
-}  # fmt: skip
+    "mistral-v3": _MISTRAL,
+}
+SENTENCEPIECE = {"codellama": "legacy", "codestral": "legacy", "mistral-v3": "legacy",
+                 "aixcoder": "first", "codegemma": "none"}  # fmt: skip
+"""How a family's SentencePiece puts a blank before a text."""
+BOS = {"incoder": "<|endoftext|>", "seed-coder": "<[begin▁of▁sentence]>",
+       "codegeex4": "[gMASK] <sop>"}  # fmt: skip
+"""What a family's tokenizer itself puts before a text."""
+
+
+@pytest.fixture(scope="session")
+def sentinels() -> list[str]:
+    """Every control token that a row of FORMATS names."""
+    from fim import FORMATS
+    from fim.formats import TOKENIZER_BOS, control_tokens
+
+    tokens = {
+        token.strip()
+        for row in FORMATS.values()
+        for token in (*control_tokens(row), row.end, row.document_end, *row.stop, row.bos, row.pad,
+                      row.file, row.file_end, row.repo, *row.marks)
+    }  # fmt: skip
+    return sorted(tokens - {"", TOKENIZER_BOS})
 
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """A factory `(family) -> PreTrainedTokenizerFast` for every row of FORMATS."""
+    from tokenizers import AddedToken
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast
+
+    from fim import FORMATS
 
     @cache
     def make(family: str) -> PreTrainedTokenizerFast:
-        sentencepiece = family in ("codellama", "aixcoder")
-        backend = _sentencepiece_bpe(family) if sentencepiece else _byte_level_bpe(family)
-        end = next(token for token, _ in ADDED[family] if "end" in token or token == "</s>")
+        blanks = SENTENCEPIECE.get(family)
+        backend = _sentencepiece_bpe(blanks) if blanks else _byte_level_bpe()
+        for token in ADDED[family].split():
+            name = token.removeprefix("-")
+            backend.add_tokens([AddedToken(name, special=name == token, normalized=False)])
+        if family in BOS:
+            tokens = BOS[family].split()
+            backend.post_processor = TemplateProcessing(
+                single=[*tokens, "$A"], pair=[*tokens, "$A", "$B"],
+                special_tokens=[(token, backend.token_to_id(token)) for token in tokens],
+            )  # fmt: skip
+        end = FORMATS[family].document_end
         return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end)
 
     return make
 
 
-def _byte_level_bpe(family: str):
+def _byte_level_bpe():
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(_byte_level_json())
+
+
+@cache
+def _byte_level_json() -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE())
@@ -75,13 +147,30 @@ def _byte_level_bpe(family: str):
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
     backend.train_from_iterator(TEXTS, trainer)
-    backend.add_tokens(_added_tokens(family))
+    return backend.to_str()
+
+
+def _sentencepiece_bpe(blanks: str):
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers
+    from tokenizers.decoders import ByteFallback, Fuse, Replace, Sequence, Strip
+
+    backend = Tokenizer.from_str(_sentencepiece_json())
+    backend.pre_tokenizer = None
+    replace = normalizers.Replace(" ", "▁")
+    if blanks == "legacy":  # every text gets a leading blank
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replace])
+    elif blanks == "first":  # every text gets one unless it starts with one
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    else:
+        backend.normalizer = replace
+    decode = [Replace("▁", " "), ByteFallback(), Fuse(), Strip(content=" ", left=1)]
+    backend.decoder = Sequence(decode if blanks != "none" else decode[:-1])
     return backend
 
 
-def _sentencepiece_bpe(family: str):
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from tokenizers.decoders import ByteFallback, Fuse, Replace, Sequence, Strip
+@cache
+def _sentencepiece_json() -> str:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -89,27 +178,7 @@ def _sentencepiece_bpe(family: str):
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=pieces, show_progress=False)
     backend.train_from_iterator(TEXTS, trainer)
     # byte pieces are entries of the vocabulary in the real files, no added tokens
-    backend = Tokenizer.from_str(json.dumps(json.loads(backend.to_str()) | {"added_tokens": []}))
-    if family == "codellama":  # the legacy form: every text gets a leading blank
-        backend.normalizer = normalizers.Sequence(
-            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        )
-        backend.pre_tokenizer = None
-    else:  # the newer form: every text gets one unless it starts with one
-        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    backend.decoder = Sequence(
-        [Replace("▁", " "), ByteFallback(), Fuse(), Strip(content=" ", left=1)]
-    )
-    backend.add_tokens(_added_tokens(family))
-    return backend
-
-
-def _added_tokens(family: str) -> list:
-    from tokenizers import AddedToken
-
-    return [
-        AddedToken(token, special=special, normalized=False) for token, special in ADDED[family]
-    ]
+    return json.dumps(json.loads(backend.to_str()) | {"added_tokens": []})
 
 
 @pytest.fixture(scope="session")

@@ -262,10 +262,16 @@ def make_tokenizer(form: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     from fim import FORMATS
+    from fim.formats import TOKENIZER_BOS, control_tokens
 
     row = FORMATS[form]
     tokens = (row.end, row.prefix, row.middle, row.suffix, row.document_end, row.bos, row.file)
-    tokens = dict.fromkeys(filter(None, (*tokens, row.repo, *row.stop)))
+    marks = (token for token, there in row.marks.items() if there)
+    tokens = dict.fromkeys(
+        token
+        for token in (*tokens, row.repo, *row.stop, *control_tokens(row), *marks)
+        if token not in ("", TOKENIZER_BOS)
+    )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -303,7 +309,8 @@ def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "n
     import torch
 
     from finetune import model as models
-    from finetune.recipe import Corpus, Fim, Model, Recipe, Source
+    from finetune.recipe import Fim, Model, Recipe
+    from finetune.recipe_corpus import Corpus, Source
     from finetune.recipe_file import write_recipe
     from finetune.store import write_json, write_manifest
     from finetune.tokenizer import load_format, load_tokenizer

@@ -81,7 +81,13 @@ def test_repository_without_a_supported_file(place, capsys):
     commit(place / "repo", {"notes.unknown": "hello\n"})
     save_tokenizer(
         place / "model",
-        ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"],
+        [
+            "<|endoftext|>",
+            "<|fim_prefix|>",
+            "<|fim_middle|>",
+            "<|fim_suffix|>",
+            "<|fim_pad|>",
+        ],
     )
 
     assert "unsupported-language" in refused(place, capsys)

@@ -4,18 +4,24 @@ import json
 import os
 import subprocess
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
-from fim import FimError
+from fim import Document, FimError
 from finetune.corpus.build import (
-    build_corpus,
+    DOCUMENTS,
+    SKIPPED,
     corpus_fingerprint,
-    read_corpus,
+    count_documents,
+    document_ids,
+    read_documents,
     source_commits,
     write_corpus,
 )
-from finetune.recipe import Corpus, Filters, Source, Split
+from finetune.recipe_corpus import Corpus, Filters, Source, Split
 
 
 def code(number: int) -> bytes:
@@ -55,10 +61,32 @@ def corpus(*sources: Source, **arguments) -> Corpus:
     return Corpus(sources=sources, **arguments)
 
 
-def test_every_entry_is_kept_or_skipped_with_its_reason(folder):
-    built = build_corpus(corpus(Source(folder=str(folder))), seed=0)
+@dataclass(frozen=True)
+class Built:
+    folder: Path
+    train: list[Document]
+    held_out: list[Document]
+    skipped: list[dict]
 
-    assert Counter(skip.reason for skip in built.skipped) == {
+
+@pytest.fixture
+def build(tmp_path):
+    """Write a corpus to a folder of its own and read it back."""
+
+    def run(corpus: Corpus, seed: int = 0, **options) -> Built:
+        place = tmp_path / f"corpus-{len(list(tmp_path.iterdir()))}"
+        place.mkdir()
+        write_corpus(place, corpus, seed, **options)
+        sides = [list(read_documents(place, side)) for side in ("train", "eval")]
+        return Built(place, *sides, parquet.read_table(place / SKIPPED).to_pylist())
+
+    return run
+
+
+def test_every_entry_is_kept_or_skipped_with_its_reason(folder, build):
+    built = build(corpus(Source(folder=str(folder))))
+
+    assert Counter(skip["reason"] for skip in built.skipped) == {
         "binary": 1,
         "duplicate": 1,
         "symlink": 1,
@@ -72,7 +100,7 @@ def test_every_entry_is_kept_or_skipped_with_its_reason(folder):
     assert r"od\xff\nd.py" in {d.path for d in (*built.train, *built.held_out)}
 
 
-def test_parts_are_sorted_and_sources_mix(folder, tmp_path, monkeypatch):
+def test_parts_are_sorted_and_sources_mix(folder, tmp_path, monkeypatch, build):
     service = git_repository(tmp_path, monkeypatch)
     (tmp_path / "rows.jsonl").write_text('{"path": "r.py", "text": "r = 1"}\n{bad\n')
     sources = (
@@ -81,20 +109,21 @@ def test_parts_are_sorted_and_sources_mix(folder, tmp_path, monkeypatch):
         Source(folder=str(folder)),
     )
 
-    built = build_corpus(corpus(*sources), seed=0)
+    built = build(corpus(*sources))
 
-    for part in (built.train, built.held_out, built.skipped):
-        assert [(e.repo, e.path) for e in part] == sorted((e.repo, e.path) for e in part)
+    for part in (built.train, built.held_out):
+        assert [(d.repo, d.path) for d in part] == sorted((d.repo, d.path) for d in part)
+    assert built.skipped == sorted(built.skipped, key=lambda s: (s["repo"], s["path"]))
     documents = {(d.repo, d.path): d for d in (*built.train, *built.held_out)}
     main = documents["service", "main.py"]
     assert len(main.revision) == 40
     assert main.committed_at > 0
     assert ("app", "m01.py") in documents
-    assert ("rows.jsonl", "row-2") in {(s.repo, s.path) for s in built.skipped}
+    assert ("rows.jsonl", "row-2") in {(s["repo"], s["path"]) for s in built.skipped}
     assert ("rows.jsonl", "r.py") in documents
 
 
-def test_progress_sees_each_entry_once(folder):
+def test_progress_sees_each_entry_once(folder, build):
     seen = []
 
     def watch(entries):
@@ -102,49 +131,117 @@ def test_progress_sees_each_entry_once(folder):
             seen.append(entry)
             yield entry
 
-    built = build_corpus(corpus(Source(folder=str(folder))), 0, progress=watch)
+    built = build(corpus(Source(folder=str(folder))), progress=watch)
 
     assert len(seen) == len(built.train) + len(built.held_out) + len(built.skipped)
 
 
-def test_max_documents_chooses_training_files_only(folder):
+def test_max_documents_chooses_training_files_only(folder, build):
     source, split = Source(folder=str(folder)), Split(eval_rate=0.2)
 
-    whole = build_corpus(corpus(source, split=split), seed=0)
-    part = build_corpus(corpus(source, split=split, max_documents=5), seed=0)
+    whole = build(corpus(source, split=split))
+    part = build(corpus(source, split=split, max_documents=5))
 
     assert len(part.train) == 5
     assert set(part.train) < set(whole.train)
     assert part.held_out == whole.held_out
-    assert sum(s.reason == "not-chosen" for s in part.skipped) == len(whole.train) - 5
+    assert sum(s["reason"] == "not-chosen" for s in part.skipped) == len(whole.train) - 5
 
 
-def test_writing_and_reading_gives_an_equal_corpus_and_equal_bytes(folder, tmp_path):
-    built = build_corpus(corpus(Source(folder=str(folder)), split=Split(eval_rate=0.3)), seed=0)
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_corpus(tmp_path / name, built)
+def test_equal_sources_give_equal_bytes_whatever_the_order_they_come_in(folder, tmp_path, build):
+    rows = [{"path": f"{n}.py", "text": code(n).decode()} for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "rows.jsonl").write_text("\n".join(map(json.dumps, reversed(rows))))
+    split = Split(eval_rate=0.3)
+    first, second = (Source(folder=str(folder)), Source(jsonl=str(tmp_path / "rows.jsonl")))
+    turned = Source(jsonl=str(tmp_path / "other" / "rows.jsonl"))
 
-    assert read_corpus(tmp_path / "one") == built
-    for name in ("documents.parquet", "skipped.parquet"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    one = build(corpus(first, second, split=split))
+    two = build(corpus(turned, first, split=split))
+
+    assert len(one.held_out) == len(two.held_out) > 3
+    for name in (DOCUMENTS, SKIPPED):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
+    assert {path.name for path in one.folder.iterdir()} == {DOCUMENTS, SKIPPED}
 
 
-def test_a_missing_or_cut_corpus_is_refused_in_one_line(folder, tmp_path):
+def test_two_texts_of_one_path_keep_one_order(tmp_path, build):
+    texts = [f"{name} = 1\n" for name in "abcdefgh"]
+    contents = set()
+    for order in (texts, texts[::-1]):
+        rows = [json.dumps({"path": "same.py", "text": text}) for text in order]
+        (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+        built = build(corpus(Source(jsonl=str(tmp_path / "rows.jsonl"))))
+        contents.add((built.folder / DOCUMENTS).read_bytes())
+
+    assert len(contents) == 1
+
+
+def test_counts_are_those_of_the_files(folder, build):
+    built = build(corpus(Source(folder=str(folder)), split=Split(eval_rate=0.2)))
+
+    counts = count_documents(built.folder)
+
+    documents = [*built.train, *built.held_out]
+    assert counts["documents"]["kept"] == len(documents) == 21
+    assert counts["documents"]["skipped"] == Counter(skip["reason"] for skip in built.skipped)
+    assert counts["languages"] == {"python": 21}
+    assert counts["bytes"] == sum(len(document.text) for document in documents)
+    assert counts["held_out"] == {"documents": len(built.held_out)}
+
+
+def test_chosen_documents_are_read_by_id(folder, build):
+    built = build(corpus(Source(folder=str(folder))))
+
+    ids = document_ids(built.folder, "train")
+
+    assert ids == sorted(document.id for document in built.train)
+    chosen = list(read_documents(built.folder, "train", set(ids[:3])))
+    assert {document.id for document in chosen} == set(ids[:3])
+    assert not list(read_documents(built.folder, "eval", set(ids)))
+
+
+def test_large_texts_are_written_in_groups_a_reader_can_hold(tmp_path, build, monkeypatch):
+    monkeypatch.setattr("finetune.corpus.build._GROUP_BYTES", 2_000)
+    rows = [json.dumps({"path": f"{n}.py", "text": code(n).decode()}) for n in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+
+    built = build(corpus(Source(jsonl=str(tmp_path / "rows.jsonl"))))
+
+    written = parquet.ParquetFile(built.folder / DOCUMENTS)
+    groups = [written.read_row_group(n).to_pylist() for n in range(written.num_row_groups)]
+    sizes = [sum(row["num_bytes"] for row in group) for group in groups]
+    assert sum(map(len, groups)) == 20
+    assert len(groups) > 2
+    assert max(sizes) < 2_000 + 500
+
+
+def test_a_missing_or_cut_corpus_is_refused_in_one_line(folder, tmp_path, build):
     with pytest.raises(FimError, match=r"documents\.parquet: missing or damaged"):
-        read_corpus(tmp_path)
-    write_corpus(tmp_path, build_corpus(corpus(Source(folder=str(folder))), seed=0))
-    path = tmp_path / "documents.parquet"
+        list(read_documents(tmp_path, "train"))
+    path = build(corpus(Source(folder=str(folder)))).folder / DOCUMENTS
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FimError, match=r"documents\.parquet: missing or damaged"):
-        read_corpus(tmp_path)
+        list(read_documents(path.parent, "train"))
 
 
-def test_nothing_left_names_the_three_commonest_reasons(folder):
+def test_a_text_that_is_not_the_one_of_its_id_is_refused(folder, build):
+    path = build(corpus(Source(folder=str(folder)))).folder / DOCUMENTS
+    table = parquet.read_table(path)
+    texts = [text + b"#" for text in table["text"].to_pylist()]
+    column = table.schema.get_field_index("text")
+    parquet.write_table(table.set_column(column, "text", [texts]), path)
+
+    with pytest.raises(FimError, match=r"documents\.parquet: damaged; run 'sfim prepare' again"):
+        list(read_documents(path.parent, "train"))
+
+
+def test_nothing_left_names_the_three_commonest_reasons(folder, build):
     strict = corpus(Source(folder=str(folder)), filters=Filters(min_bytes=10_000))
 
     with pytest.raises(FimError) as caught:
-        build_corpus(strict, seed=0)
+        build(strict)
 
     assert str(caught.value) == (
         "corpus: none of 27 files is left (too-small 24, binary 1, symlink 1); "
@@ -152,9 +249,11 @@ def test_nothing_left_names_the_three_commonest_reasons(folder):
     )
 
 
-def test_an_empty_folder_is_refused(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path, build):
+    (tmp_path / "empty").mkdir()
+
     with pytest.raises(FimError, match="they hold no file"):
-        build_corpus(corpus(Source(folder=str(tmp_path))), seed=0)
+        build(corpus(Source(folder=str(tmp_path / "empty"))))
 
 
 def test_the_fingerprint_follows_section_files_and_commits(folder, tmp_path, monkeypatch):
@@ -189,6 +288,28 @@ def test_the_fingerprint_follows_only_files_that_can_become_documents(folder):
         assert corpus_fingerprint(value) == before, name
     (folder / "script").write_bytes(b"#!/usr/bin/env python3\nx = 1\n")
     assert corpus_fingerprint(value) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "languages", "counts"),
+    [
+        ("README.md", (), False),
+        ("package.json", (), False),
+        ("README.md", ("markdown",), True),
+        ("main.go", ("markdown",), False),
+        ("view.h", ("objc",), True),  # only its text tells that from C
+        ("view.H", ("cpp",), True),
+        ("view.h", ("go",), False),
+    ],
+)
+def test_the_fingerprint_follows_only_languages_that_are_kept(tmp_path, name, languages, counts):
+    filters = Filters(languages=languages)
+    value = Corpus(sources=(Source(folder=str(tmp_path)),), filters=filters)
+    before = corpus_fingerprint(value)
+
+    (tmp_path / name).write_bytes(b"x\n")
+
+    assert (corpus_fingerprint(value) != before) == counts
 
 
 def test_a_ref_counts_by_the_commit_it_leads_to(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -96,15 +97,25 @@ def test_card_shows_prompt_and_stops_of_the_trained_orders(copy):
     assert "<|fim_suffix|>{suffix}<|fim_prefix|>{prefix}<|fim_middle|>\n" in model_card(copy)
 
 
-@pytest.mark.parametrize("path_header", ["none", "comment", "family"])
-@pytest.mark.parametrize("form", FORMATS)
-def test_card_shows_what_training_and_serving_send(form, path_header, tmp_path):
-    base = helper.make_base(tmp_path / "base", form)
-    run = helper.make_run(tmp_path / "runs" / "one", base, path_header=path_header)
+def prompt_of(card: str, tokenizer: Any, **segments: str) -> list[int]:
+    """The ids that the code on a card makes."""
+    pattern = r"^(def text\(.*?)^token = .*?^prompt = (\[.*?^\])$"
+    ((functions, prompt),) = re.findall(pattern, card, re.S | re.M)
+    scope = {"tokenizer": tokenizer, "token": tokenizer.convert_tokens_to_ids, **segments}
+    exec(functions, scope)
+    return eval(prompt, scope)
+
+
+@pytest.mark.parametrize("form", [name for name, row in FORMATS.items() if row.fim_trained])
+def test_card_shows_what_training_and_serving_send(form, tmp_path):
+    base = helper.make_base(tmp_path / form, form)  # the folder's name tells families apart
     tokenizer = load_tokenizer(str(base))
     proved = resolve_format(tokenizer, form)
 
-    for order in FORMATS[form].orders:
+    for path_header, order in product(("none", "comment", "family"), FORMATS[form].orders):
+        run = tmp_path / "runs" / path_header
+        if not run.exists():
+            helper.make_run(run, base, path_header=path_header)
         (run / "packs" / "stats.json").write_text(json.dumps({"samples": {order: 9}}))
         card = model_card(run)
         sample = Sample(
@@ -115,15 +126,37 @@ def test_card_shows_what_training_and_serving_send(form, path_header, tmp_path):
             sample, proved, tokenizer, max_length=256, max_new_tokens=9, path_header=path_header
         )
         (layout,) = re.findall(r"```text\n(.*?)\n```", card, re.S)
-        (code,) = re.findall(r"^prompt = (\[.*?^\])$", card, re.S | re.M)
-        names = {"comment": "#", "title": "Python", "path": "add.py", "prefix": "def a("}
+        names = {
+            "comment": "#", "title": "Python", "path": "add.py", "extension": ".py",
+            "prefix": "def a(",
+        }  # fmt: skip
 
         assert layout.format(**names, suffix="):\n") == tokenizer.decode(ids)
-        scope = {
-            "token": tokenizer.convert_tokens_to_ids, "prefix": "def a(", "suffix": "):\n",
-            "text": lambda part: tokenizer(part, add_special_tokens=False)["input_ids"],
-        }  # fmt: skip
-        assert eval(code, scope) == ids
+        assert prompt_of(card, tokenizer, prefix="def a(", suffix="):\n") == ids
+
+
+@pytest.mark.parametrize("path_header", ["none", "comment"])
+@pytest.mark.parametrize("form", ["codellama", "codestral", "aixcoder"])
+def test_the_cards_code_guards_what_sentencepiece_would_put_a_blank_before(
+    form, path_header, tmp_path, tiny_tokenizer
+):
+    base = helper.make_base(tmp_path / form, form)
+    tokenizer = tiny_tokenizer(form)
+    tokenizer.save_pretrained(base)
+    run = helper.make_run(tmp_path / "runs" / "one", base, path_header=path_header)
+    order = next(iter(FORMATS[form].orders))
+    (run / "packs" / "stats.json").write_text(json.dumps({"samples": {order: 9}}))
+    sample = Sample(
+        document_id="0", path="add.py", language="python", prefix=b"def a(", middle=b"",
+        suffix=b"first):\n", order=order, sampler="node", kind="x", context_split=0.5,
+    )  # fmt: skip
+
+    card = model_card(run)
+
+    assert prompt_of(card, tokenizer, prefix="def a(", suffix="first):\n") == encode_prompt(
+        sample, resolve_format(tokenizer, form), tokenizer, max_length=256, max_new_tokens=9,
+        path_header=path_header,
+    )  # fmt: skip
 
 
 def test_card_shows_base_adapter_difference_and_interval(run):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fim import FimError, resolve_format
-from finetune.complete import complete_at, locate, read_place, served_order
+from finetune.complete import complete_at, locate, read_context, read_place, served_order
 from finetune.recipe_file import read_recipe
 
 
@@ -68,11 +68,39 @@ def test_order_of_the_largest_weight_is_served(tmp_path, tiny_tokenizer, orders,
     assert served_order(read_recipe(path), form) == expected
 
 
+@pytest.mark.parametrize(
+    ("context", "window_bytes", "expected"),
+    [
+        ("repo", 1_000, ["a.py", "b/c.py"]),
+        ("repo", 40, ["b/c.py"]),
+        ("none", 1_000, []),
+    ],
+)
+def test_files_before_one_are_its_context_as_in_training(tmp_path, context, window_bytes, expected):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"name: r\nmodel: {{name: m}}\ncorpus: {{sources: [{{folder: .}}]}}\n"
+        f"fim: {{context: {context}, window_bytes: {window_bytes}}}\n"
+    )
+    top = tmp_path / "app"
+    (top / ".git").mkdir(parents=True)
+    (top / "b").mkdir()
+    for name in ("a.py", "b/c.py", "m.py", "z.py"):
+        (top / name).write_text("def f(x):\n    return x\n")
+    (top / "b" / "data.bin").write_bytes(b"\0\1")
+    (top / "b" / "huge.py").write_text("x = 1\n" * 400)
+
+    documents = read_context(top / "m.py", read_recipe(path))
+
+    assert [document.path for document in documents] == expected
+    assert {document.repo for document in documents} <= {"app"}
+
+
 def test_language_without_a_row_is_refused(tmp_path):
     (tmp_path / "recipe.yaml").write_text(
         "name: r\nmodel: {name: m}\ncorpus: {sources: [{folder: .}]}\n"
     )
     (tmp_path / "a.cobol").write_text("MOVE 1 TO X.\n")
 
-    with pytest.raises(FimError, match=r"a\.cobol: unknown language; known: c, cpp"):
+    with pytest.raises(FimError, match=r"a\.cobol: unknown language; known: .*\bc, cpp"):
         complete_at(tmp_path, f"{tmp_path}/a.cobol:1:1")

@@ -5,11 +5,11 @@ import random
 import pytest
 
 from fim import Document
-from finetune.corpus.dedup import content_key, exact_duplicates
+from finetune.corpus.dedup import Record, content_key, exact_duplicates, make_record
 
 
-def document(path: str, text: bytes, repo: str = "r") -> Document:
-    return Document(repo=repo, path=path, language="python", text=text)
+def record(path: str, text: bytes, repo: str = "r") -> Record:
+    return make_record(Document(repo=repo, path=path, language="python", text=text))
 
 
 @pytest.mark.parametrize("copy", [b"a\r\nb\r\n", b"a\rb", b"a \t\nb  \n\n\n", b"a\nb"])
@@ -25,17 +25,17 @@ def test_everything_else_counts(other):
 
 
 def test_the_first_of_each_set_is_kept_in_any_order():
-    documents = [
-        document("b.py", b"x = 1\n"),
-        document("a.py", b"x = 1\r\n"),
-        document("z.py", b"y = 2\n"),
-        document("0.py", b"x = 1", repo="s"),
+    records = [
+        record("b.py", b"x = 1\n"),
+        record("a.py", b"x = 1\r\n"),
+        record("z.py", b"y = 2\n"),
+        record("0.py", b"x = 1", repo="s"),
     ]
-    random.Random(0).shuffle(documents)
+    random.Random(0).shuffle(records)
 
-    kept, copies = exact_duplicates(documents)
+    kept, copies = exact_duplicates(records)
 
-    assert [d.path for d in kept] == ["a.py", "z.py"]
+    assert [r.path for r in kept] == ["a.py", "z.py"]
     assert [(s.repo, s.path, s.reason, s.num_bytes) for s in copies] == [
         ("r", "b.py", "duplicate", 6),
         ("s", "0.py", "duplicate", 5),

@@ -1,11 +1,13 @@
 """Each reason a file is dropped for, by name, and what none of them may drop."""
 
+import sys
+
 import pytest
 
 from fim import Document
 from finetune.corpus.filters import RULES, check_document, to_document
 from finetune.corpus.sources import File, Skip
-from finetune.recipe import Filters
+from finetune.recipe_corpus import Filters
 
 CODE = b"def add(a, b):\n    return a + b\n"
 
@@ -68,11 +70,61 @@ def test_a_script_without_extension_is_known_by_its_first_line():
         ("too-large", Filters(max_bytes=10), CODE),
         ("long-lines", Filters(), b"a = '" + b"x" * 1_000 + b"'\n" + b"b = 1\n" * 100),
         ("long-mean-line", Filters(), (b"a = '" + b"x" * 120 + b"'\n") * 20),
+        ("too-deep", Filters(), b"x = " + b"[\n" * 3_000 + b"]\n" * 3_000),
+        ("too-deep", Filters(max_depth=3), b"if a:\n    if b:\n        c = d(e)\n" * 300),
         ("syntax-errors", Filters(), b"def ((((: <html> }}} ] class = = 5 ;; $$ ???\n" * 5),
     ],
 )
 def test_files_past_a_limit_are_dropped(reason, filters, text):
     assert check_document(document(text), filters) == reason
+
+
+def test_prose_may_have_long_lines_and_no_syntax():
+    paragraph = b"a word of prose " * 100 + b"\n\n"
+
+    prose = document(paragraph * 3, path="README.md", language="markdown")
+    same_in_code = document(paragraph * 3, path="a.py")
+
+    filters = Filters(languages=("markdown", "python"))
+    assert check_document(prose, filters) is None
+    assert check_document(same_in_code, filters) == "long-lines"
+
+
+@pytest.mark.parametrize(
+    ("languages", "kept"),
+    [((), {"python", "yaml"}), (("python", "json"), {"python", "json"})],
+)
+def test_data_and_prose_are_kept_where_they_are_asked_for(languages, kept):
+    texts = {
+        "python": b"a = 1\n", "yaml": b"a: 1\n", "json": b"[1]\n", "markdown": b"# A\n",
+    }  # fmt: skip
+    filters = Filters(languages=languages)
+    reasons = {
+        language: check_document(document(text, path="a", language=language), filters)
+        for language, text in texts.items()
+    }
+
+    assert {language for language, reason in reasons.items() if reason is None} == kept
+    assert set(reasons.values()) == {None, "other-language"}
+
+
+@pytest.mark.parametrize("language", ["r", "swift"])
+def test_a_language_without_an_installed_grammar_is_not_judged_by_its_syntax(monkeypatch, language):
+    text = b"}}}} [[[[ ((((\n" * 20
+    monkeypatch.setitem(sys.modules, "tree_sitter_swift", None)
+
+    assert check_document(document(text, path="a", language=language), Filters()) is None
+    assert check_document(document(text), Filters()) == "syntax-errors"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [(b"struct list { int x; };\n", "c"), (b"namespace a { class B { int x; }; }\n", "cpp")],
+)
+def test_a_header_is_told_by_its_whole_text(text, language):
+    comment = b"/* " + b"a long licence\n" * 200 + b"*/\n"
+
+    assert to_document(File(repo="r", path="a.h", data=comment + text)).language == language
 
 
 def test_line_lengths_count_characters_and_any_line_end():
@@ -82,7 +134,8 @@ def test_line_lengths_count_characters_and_any_line_end():
 
 
 def test_a_parse_that_does_not_end_in_time_is_counted(monkeypatch):
-    monkeypatch.setattr("time.monotonic", iter(range(0, 10**9, 60)).__next__)
+    for clock in ("time.monotonic", "time.thread_time"):
+        monkeypatch.setattr(clock, iter(range(0, 10**9, 60)).__next__)
 
     assert check_document(document(CODE * 20_000), Filters()) == "parse-timeout"
 
@@ -173,7 +226,7 @@ def test_minified_javascript_is_generated():
 
 
 def test_parsing_is_the_last_rule():
-    assert RULES[-1].__name__ == "syntax_errors"
+    assert RULES[-1].__name__ == "syntax"
 
 
 def test_plain_code_passes_every_rule():

@@ -1,77 +1,137 @@
-"""Each family's prompt is written down token by token, and a tokenizer must prove it."""
+"""A tokenizer must prove a family's tokens, and no family is taken for another."""
 
 import json
-from collections import Counter
 
 import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from fim import FORMATS, FimError, Sample, content_tokenizer, encode, resolve_format
-
-SAMPLE = {
-    "document_id": "d", "path": "a.py", "language": "python", "prefix": b"x", "middle": b"q",
-    "suffix": b"z", "sampler": "node", "kind": "call", "context_split": 0.5,
-}  # fmt: skip
-GOLDEN = {
-    "qwen2.5-coder": {
-        "psm": "<|fim_prefix|> x <|fim_suffix|> z <|fim_middle|> q <|endoftext|>",
-        "spm": "<|fim_suffix|> z <|fim_prefix|> x <|fim_middle|> q <|endoftext|>",
-        "ar": "q <|endoftext|>",
-    },
-    "starcoder2": {
-        "psm": "<fim_prefix> x <fim_suffix> z <fim_middle> q <|endoftext|>",
-        "spm": "<fim_prefix> <fim_suffix> z <fim_middle> x q <|endoftext|>",
-        "ar": "q <|endoftext|>",
-    },
-    "deepseek-coder": {
-        "psm": "<｜begin▁of▁sentence｜> <｜fim▁begin｜> x <｜fim▁hole｜> z <｜fim▁end｜> q"
-        " <｜end▁of▁sentence｜>",
-        "spm": "<｜begin▁of▁sentence｜> <｜fim▁hole｜> z <｜fim▁begin｜> x <｜fim▁end｜> q"
-        " <｜end▁of▁sentence｜>",
-        "ar": "<｜begin▁of▁sentence｜> q <｜end▁of▁sentence｜>",
-    },
-    # P has SentencePiece's leading blank, S and M have not
-    "codellama": {
-        "psm": "<s> ▁<PRE> ▁ x ▁<SUF> z ▁<MID> <0x71> ▁<EOT>",
-        "spm": "<s> ▁<PRE> ▁<SUF> z ▁<MID> ▁ x <0x71> ▁<EOT>",
-        "ar": "<s> ▁ <0x71> </s>",
-    },
-    "aixcoder": {
-        "psm": "<s> ▁<AIX-SPAN-PRE> ▁ x ▁<AIX-SPAN-POST> z ▁<AIX-SPAN-MIDDLE> <0x71> </s>",
-        "spm": "<s> ▁<AIX-SPAN-PRE> ▁<AIX-SPAN-POST> z ▁<AIX-SPAN-MIDDLE> ▁ x <0x71> </s>",
-        "ar": "<s> ▁ <0x71> </s>",
-    },
-}
-CASES = [(family, order) for family, orders in GOLDEN.items() for order in orders]
-
-
-def test_every_format_has_a_golden_prompt_for_each_order():
-    assert GOLDEN.keys() == FORMATS.keys()
-    assert all(GOLDEN[name].keys() == {*row.orders, "ar"} for name, row in FORMATS.items())
-
-
-@pytest.mark.parametrize(("family", "order"), CASES)
-def test_a_sample_is_rendered_as_the_family_was_trained(tiny_tokenizer, family, order):
-    tokenizer = tiny_tokenizer(family)
-    form = resolve_format(tokenizer)
-
-    ids = encode(Sample(order=order, **SAMPLE), form, tokenizer, max_length=32).input_ids.tolist()
-
-    assert form.name == family
-    assert tokenizer.convert_ids_to_tokens(ids) == GOLDEN[family][order].split()
+from fim import FORMATS, FimError, content_tokenizer, resolve_format
+from fim.formats import control_tokens
+from fim.layouts import VERIFIED
+from finetune.recipe import Model
+from finetune.tokenizer import load_format, model_hint
 
 
 @pytest.mark.parametrize("family", FORMATS)
 def test_a_row_trains_on_orders_it_has_and_ends_at_a_stop(family):
     row = FORMATS[family]
 
-    assert row.trained.keys() <= row.orders.keys()
+    assert row.trained.keys() <= row.orders.keys() <= {"psm", "spm"}
     assert sum(row.trained.values()) == 1.0
     assert row.end in row.stop
-    assert all(layout[-1] == "M" for layout in row.orders.values())
-    assert {Counter(layout) == Counter(["PRE", "P", "SUF", "S", "MID", "M"])
-            for layout in row.orders.values()} == {True}  # fmt: skip
+    assert row.source
+    assert row.verified in VERIFIED
+    for order, layout in row.orders.items():
+        segments = [part for part in layout if part in ("P", "S", "M")]
+        assert segments[-1] == layout[-1] == "M"
+        # SPM_V2 has its suffix first too, after an empty prefix
+        assert segments == (["P", "S", "M"] if order == "psm" else ["S", "P", "M"])
+        assert sum(part in control_tokens(row) or part in NAMES for part in layout) >= 2
+
+
+NAMES = ("PRE", "SUF", "MID")
+
+
+# which family
+
+
+VOCABULARIES = {  # told apart by their tokens alone
+    "qwen2.5-coder", "qwen3-coder", "codeqwen1.5", "starcoder2", "santacoder", "granite-3",
+    "granite-4", "deepseek-coder", "deepseek-coder-v2", "codellama", "aixcoder", "codegemma",
+    "codestral", "seed-coder", "glm-4.5", "codegeex4", "incoder", "codegen2.5", "phi-4",
+}  # fmt: skip
+STARCODERS = ("granite-code", "mellum", "refact", "stable-code", "starcoder")
+
+
+@pytest.mark.parametrize("family", sorted(VOCABULARIES))
+def test_a_vocabulary_of_its_own_is_recognized(tiny_tokenizer, family):
+    assert resolve_format(tiny_tokenizer(family), "auto").name == family
+
+
+@pytest.mark.parametrize("family", STARCODERS)
+def test_families_that_share_a_vocabulary_are_never_guessed(tiny_tokenizer, family):
+    with pytest.raises(FimError, match=", ".join(STARCODERS) + ", whose prompts differ; set model"):
+        resolve_format(tiny_tokenizer(family))
+    with pytest.raises(FimError, match="whose prompts differ"):
+        resolve_format(tiny_tokenizer(family), hint="acme/code-7b llama LlamaForCausalLM")
+
+
+@pytest.mark.parametrize(
+    ("hint", "family"),
+    [
+        ("bigcode/starcoderbase-1b", "starcoder"),
+        ("bigcode/tiny_starcoder_py gpt_bigcode GPTBigCodeForCausalLM", "starcoder"),
+        ("ibm-granite/granite-8b-code-base-4k", "granite-code"),
+        ("stabilityai/stable-code-3b stablelm", "stable-code"),
+        ("smallcloudai/Refact-1_6B-fim gpt_refact", "refact"),
+        ("JetBrains/Mellum-4b-base llama", "mellum"),
+    ],
+)
+def test_the_name_of_a_model_tells_what_its_vocabulary_does_not(tiny_tokenizer, hint, family):
+    assert resolve_format(tiny_tokenizer("starcoder"), hint=hint).name == family
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "hint", "family"),
+    [
+        ("starcoder2", "bigcode/starcoder2-3b", "starcoder2"),  # no starcoder
+        ("starcoder2", "acme/starcoder-helper-starcoder2", "starcoder2"),
+        ("starcoder2", "infly/OpenCoder-8B-Base", "opencoder"),
+        ("deepseek-coder", "deepseek-ai/DeepSeek-Coder-V2-Lite-Base", "deepseek-coder-v2"),
+        ("deepseek-coder", "deepseek-ai/deepseek-coder-1.3b-base", "deepseek-coder"),
+        ("qwen2.5-coder", "Qwen/Qwen2.5-Coder-1.5B qwen2", "qwen2.5-coder"),
+        ("codestral", "mistralai/Codestral-22B-v0.1 mistral", "codestral"),
+        ("codestral", "mistralai/Mamba-Codestral-7B-v0.1 mamba2", "mistral-v3"),
+        ("codestral", "mistralai/Mistral-7B-v0.3", "mistral-v3"),
+        ("phi-4", "microsoft/phi-4", "phi-4"),
+    ],
+)
+def test_a_hint_is_taken_where_the_tokenizer_bears_it_out(tiny_tokenizer, tokenizer, hint, family):
+    assert resolve_format(tiny_tokenizer(tokenizer), hint=hint).name == family
+
+
+def test_a_name_that_the_vocabulary_contradicts_is_not_trusted(tiny_tokenizer):
+    with pytest.raises(FimError, match="sentinels of refact, starcoder2, whose prompts differ"):
+        resolve_format(tiny_tokenizer("starcoder2"), hint="acme/refactor-helper")
+
+
+@pytest.mark.parametrize(
+    ("base", "row", "reason"),
+    [
+        ("infly/OpenCoder-1.5B-Base", "opencoder", "its authors say"),
+        ("mistralai/Mamba-Codestral-7B-v0.1", "mistral-v3", "only Codestral was"),
+        ("microsoft/phi-4", "phi-4", "cl100k_base"),
+    ],
+)
+def test_a_family_without_fim_training_is_refused_unless_allowed(tiny_tokenizer, base, row, reason):
+    tokenizer = tiny_tokenizer(row)
+
+    for form in ("auto", row):  # naming the row is not enough
+        with pytest.raises(FimError, match=f"{row} was not trained on FIM: .*{reason}.*; tune a"):
+            load_format(tokenizer, Model(name=base, format=form))
+        allowed = Model(name=base, format=form, allow_untrained_fim=True)
+        assert load_format(tokenizer, allowed).name == row
+
+
+def test_the_config_of_a_folder_tells_its_family(tiny_tokenizer, tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "_name_or_path": "/models/JetBrains/Mellum-4b-base"})
+    )
+
+    model = Model(name=str(tmp_path))
+
+    assert model_hint(str(tmp_path)) == f"{tmp_path.name} Mellum-4b-base llama"
+    assert load_format(tiny_tokenizer("mellum"), model).name == "mellum"
+
+
+def test_a_folders_parents_tell_nothing(tmp_path):
+    assert model_hint(str(tmp_path / "starcoder" / "base")).split() == ["base"]
+    assert model_hint("bigcode/starcoder").split() == ["starcoder"]
+    assert model_hint("").split() == []
+
+
+# the proof
 
 
 def without(tokenizer, *removed: str, renamed: dict[str, str] | None = None, in_vocabulary=()):
@@ -131,7 +191,7 @@ def test_a_proof_leaves_the_callers_tokenizer_as_it_is(tiny_tokenizer):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(tiny_tokenizer):
-    with pytest.raises(FimError, match="unknown FIM format 'qwen'; known: aixcoder, codellama"):
+    with pytest.raises(FimError, match="unknown FIM format 'qwen'; known: aixcoder, codegeex4"):
         resolve_format(tiny_tokenizer("aixcoder"), "qwen")
 
 
@@ -141,11 +201,16 @@ def test_a_slow_tokenizer_is_refused():
 
 
 @pytest.mark.parametrize("family", FORMATS)
-def test_a_family_proves_its_own_row_only(tiny_tokenizer, family):
-    for name in FORMATS.keys() - {family}:
+def test_a_tokenizer_proves_the_rows_that_its_tokens_allow(tiny_tokenizer, family):
+    names = {"qwen": ("qwen2.5-coder", "qwen3-coder", "phi-4"), "star": (*STARCODERS, "starcoder2",
+             "codeqwen1.5", "opencoder"), "deep": ("deepseek-coder", "deepseek-coder-v2"),
+             "mist": ("codestral", "mistral-v3"), "glm": ("glm-4.5", "codegeex4")}  # fmt: skip
+    own = next((names[group] for group in names if family in names[group]), (family,))
+
+    for name in FORMATS.keys() - set(own):
         with pytest.raises(FimError, match="tokenizer does not have the format"):
             resolve_format(tiny_tokenizer(family), name)
-    assert resolve_format(tiny_tokenizer(family), "auto").name == family
+    assert resolve_format(tiny_tokenizer(family), family).name == family
 
 
 def test_the_end_after_a_middle_is_not_the_end_of_a_document_in_code_llama(tiny_tokenizer):

@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fim import FimError, Tokens, block_mask, pack, pack_lengths, position_ids
+from fim import (
+    FimError,
+    Tokens,
+    block_mask,
+    pack,
+    pack_lengths,
+    pack_stream,
+    plan_packs,
+    position_ids,
+)
 
 
 def tokens(*ids: int) -> Tokens:
@@ -51,6 +60,72 @@ def test_packs_of_mixed_lengths_are_all_but_full():
     assert sum(lengths) / (len(bins) * 8_192) > 0.995
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(LENGTHS)
+def test_a_plan_is_the_bins_as_arrays(case):
+    lengths, capacity, seed = case
+
+    items, ends = plan_packs(np.array(lengths, dtype=np.int64), capacity, seed)
+
+    bins = [part.tolist() for part in np.split(items, ends)[:-1]]
+    assert bins == pack_lengths(lengths, capacity, seed)
+    assert len(items) == len(lengths)
+
+
+def test_lengths_that_need_more_than_sixteen_bits_are_packed_alike():
+    lengths = np.random.default_rng(0).integers(1, 100_001, size=400)
+
+    bins = pack_lengths(lengths, capacity=100_000)
+
+    assert len(bins) == best_fit_decreasing(lengths.tolist(), 100_000)
+    assert all(sum(lengths[bin_]) <= 100_000 for bin_ in bins)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(LENGTHS)
+def test_streamed_bins_hold_each_item_once_within_capacity(case):
+    lengths, capacity, held_packs = case
+
+    bins = list(pack_stream(iter(lengths), capacity, held_packs))
+
+    assert sorted(index for bin_ in bins for index in bin_) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[index] for index in bin_) <= capacity for bin_ in bins)
+    assert bins == list(pack_stream(lengths, capacity, held_packs))
+
+
+def test_a_stream_holds_no_more_items_than_it_says():
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield 1 + read * 7 % 32
+
+    bins = pack_stream(endless(), capacity=32, held_packs=4)
+
+    taken = 0
+    for _ in range(1_000):
+        taken += sum(1 + (index + 1) * 7 % 32 for index in next(bins))
+        held = sum(1 + n * 7 % 32 for n in range(1, read + 1)) - taken
+        assert held <= 4 * 32
+    assert taken / (1_000 * 32) > 0.97
+
+
+@pytest.mark.parametrize("law", ["lognormal", "uniform"])
+def test_streamed_packs_are_all_but_full(law):
+    rng = np.random.default_rng(0)
+    drawn = {
+        "lognormal": rng.lognormal(np.log(600), 1, 30_000),
+        "uniform": rng.uniform(8, 4_097, 30_000),
+    }
+    lengths = drawn[law].clip(8, 4_096).astype(int).tolist()
+
+    bins = list(pack_stream(lengths, capacity=8_192))
+
+    assert sum(lengths) / (len(bins) * 8_192) >= 0.995
+
+
 def test_a_seed_decides_order_and_partners_and_another_one_changes_them():
     lengths = [3, 5, 5, 3] * 20
 
@@ -88,6 +163,8 @@ def test_bins_hold_plain_integers():
 def test_what_cannot_be_packed_is_refused(lengths, message):
     with pytest.raises(FimError, match=message):
         pack_lengths(lengths, capacity=8)
+    with pytest.raises(FimError, match=message):
+        list(pack_stream(lengths, capacity=8))
 
 
 def test_pack_joins_samples_and_keeps_their_lengths():

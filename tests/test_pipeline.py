@@ -29,7 +29,7 @@ model: {name: RUNS/base/model, lora_r: 4, lora_alpha: 8}
 corpus: {sources: [{git: REPO}], split: {eval_rate: 0.4}}
 fim: {max_length: 256, orders: {psm: 0.5, spm: 0.5}}
 train: {epochs: 2, learning_rate: 1.0e-2}
-evaluate: {items: 24, max_new_tokens: 16, bootstrap: 100}
+evaluate: {items: 60, max_new_tokens: 16, bootstrap: 100}
 """
 STATS = {
     "documents", "languages", "samples", "samplers", "kinds", "packs", "tokens", "utilisation",
@@ -114,7 +114,7 @@ def test_prepare_prints_one_json_object(workplace, capsys):
 def test_show_marks_the_middle(workplace, capsys):
     assert main(["prepare", *recipe(workplace), "--show", "3"]) == 0
 
-    assert capsys.readouterr().out.count("<<<") == 3
+    assert capsys.readouterr().out.count("<<<") == 3 * 2  # in the text and in its tokens
 
 
 def test_metrics_have_base_adapter_and_paired_intervals(run):
@@ -124,7 +124,7 @@ def test_metrics_have_base_adapter_and_paired_intervals(run):
         assert MEASURES <= metrics[name].keys()
         assert metrics[name]["by_language"].keys() == {"python"}
         assert all(group["n"] > 0 for group in metrics[name]["by_scenario"].values())
-    assert metrics["base"]["n"] == metrics["adapter"]["n"] == 24
+    assert metrics["base"]["n"] == metrics["adapter"]["n"] == 60
     paired = metrics["paired"]["loss_middle"]
     assert paired["low"] <= paired["difference"] <= paired["high"]
     gained = metrics["adapter"]["loss_middle"] - metrics["base"]["loss_middle"]

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from fim import ControlToken, Document, FimError, TooLong
+from fim import ControlToken, Document, FimError, TooLong, encode
+from fim.samples import num_windows
 from finetune import prepare as prepare_module
 from finetune import sampling
+from finetune.corpus.build import read_documents
 from finetune.packs import write_packs
-from finetune.prepare import drawn_samples, prepare, prepare_fingerprint, write_run_recipe
-from finetune.recipe import Corpus, Evaluate, Fim, Model, Recipe, Scratch, Source, Split, Train
+from finetune.prepare import prepare, prepare_fingerprint, write_run_recipe
+from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
+from finetune.recipe_corpus import Corpus, Source, Split
 from finetune.recipe_file import read_recipe
 from finetune.sampling import SHARD_DOCUMENTS, Encoder, encode_documents
 from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
@@ -54,8 +57,7 @@ def recipe(tmp_path_factory, documents) -> Recipe:
 def content(folder, documents, recipe) -> str:
     shards = list(encode_documents(documents, recipe, epochs=2))
     assert len(shards) == 3  # more shards than workers, or nothing is shown
-    encoded = [e for shard, _ in shards for e in shard]
-    return write_packs(folder, encoded, recipe.fim, epochs=2)["content"]
+    return write_packs(folder, shards, recipe.fim, epochs=2)["content"]
 
 
 def with_workers(recipe: Recipe, workers: int) -> Recipe:
@@ -147,6 +149,38 @@ def test_a_failed_prepare_may_be_repeated_with_another_recipe(run, monkeypatch):
     assert prepare(replace(run, fim=replace(run.fim, seed=5)))["packs"]
 
 
+def test_what_a_kill_leaves_is_no_reason_to_refuse_the_run_folder(run, monkeypatch):
+    (run.folder / ".corpus.new").mkdir(parents=True)
+    (run.folder / ".corpus.new" / ".documents").write_bytes(b"half")
+
+    prepare(run)
+
+    made = {path.name for path in run.folder.rglob("*")}
+    assert not [name for name in made if name.startswith(".")]
+    (run.folder / "recipe.yaml").unlink()
+    with pytest.raises(FimError, match="not empty and no run"):
+        prepare(run)
+
+
+def test_sources_that_give_nothing_leave_no_run_folder(run):
+    for file in Path(run.corpus.sources[0].folder).iterdir():
+        file.unlink()
+
+    with pytest.raises(FimError, match="they hold no file"):
+        prepare(run)
+
+    assert not Path(run.runs).exists()
+
+
+def test_no_file_of_tokens_is_left_beside_the_packs(run):
+    prepare(run)
+
+    files = {path.name for path in (run.folder / "packs" / "train").iterdir()}
+    assert files == {
+        "data-00000-of-00001.arrow", "dataset_info.json", "samples.parquet", "state.json",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("lost", ["corpus", "tokenizer"])
 def test_packs_without_what_they_were_made_from_are_made_again(run, lost):
     import shutil
@@ -191,6 +225,22 @@ def test_an_upgrade_makes_packs_again(run, monkeypatch):
     assert prepare_fingerprint(run) != before
 
 
+@pytest.mark.parametrize(
+    ("library", "is_made_again"),
+    [("tree-sitter-python", True), ("tree-sitter-yaml", True), ("tree-sitter-of-others", False)],
+)
+def test_another_grammar_makes_the_corpus_again(run, monkeypatch, library, is_made_again):
+    prepare(run)
+    manifest = run.folder / "corpus" / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    versions = prepare_module.library_versions() | {library: "99"}
+    monkeypatch.setattr(prepare_module, "library_versions", lambda: versions)
+
+    prepare(run)
+
+    assert (manifest.stat().st_mtime_ns != before) == is_made_again
+
+
 def test_a_run_that_nothing_will_measure_is_warned_of(run, capsys):
     corpus = replace(run.corpus, split=Split(eval_rate=0.0))
 
@@ -201,19 +251,15 @@ def test_a_run_that_nothing_will_measure_is_warned_of(run, capsys):
     assert "held out" not in capsys.readouterr().err
 
 
-def test_samples_are_kept_without_the_rest_of_their_file_but_shown_with_it(run):
-    prepare(run)
+def test_samples_are_kept_without_the_rest_of_their_file(recipe, documents):
+    encoded, _ = Encoder(recipe, epochs=1)(documents[:8])
 
-    lean, _ = Encoder(replace(run, fim=replace(run.fim, max_length=128)), epochs=1)(_read(run))
-    shown = [s for s in drawn_samples(run, 8) if s.order != "ar"]
-
-    assert lean
-    assert not any(e.sample.prefix or e.sample.suffix for e in lean)
-    assert any(s.prefix and s.suffix for s in shown)
+    assert [e for e in encoded if e.sample.order != "ar"]
+    assert not any(e.sample.prefix or e.sample.suffix for e in encoded)
 
 
-def _read(run: Recipe) -> tuple[Document, ...]:
-    return prepare_module.read_corpus(run.folder / "corpus").train
+def _read(run: Recipe) -> list[Document]:
+    return list(read_documents(run.folder / "corpus", "train"))
 
 
 def test_windows_without_a_sample_are_counted_as_lost(recipe, documents, monkeypatch):
@@ -234,6 +280,65 @@ def test_windows_without_a_sample_are_counted_as_lost(recipe, documents, monkeyp
     errors = iter([FimError])
     with pytest.raises(FimError, match="no"):
         ar_only([replace_text(documents[0])])
+
+
+def test_windows_that_could_have_no_middle_are_counted_with_the_reason(recipe, monkeypatch):
+    prose = Document(repo="r", path="a.md", language="markdown", text=b"# Title\n\nWords.\n")
+    code = Document(repo="r", path="b.py", language="python", text=SOURCE.format(1).encode())
+    empty = Document(repo="r", path="c.py", language="python", text=b"#\n")
+    fim = replace(recipe.fim, fim_rate=1.0, window_bytes=400, samplers={"node": 1.0})
+    encoder = Encoder(replace(recipe, fim=fim), epochs=1)
+
+    encoded, refused = encoder([prose, code, empty])
+
+    assert [e.sample.order == "ar" for e in encoded] == [True, False, True]
+    assert refused.fallback == {"prose": 1, "no-span": 1}
+
+    def encode_ar_only(sample, *arguments, **options):
+        if sample.order != "ar":
+            raise TooLong("no")
+        return encode(sample, *arguments, **options)
+
+    monkeypatch.setattr(sampling, "encode", encode_ar_only)
+    _, refused = encoder([code])
+    assert refused.fallback == {"refused": 1}
+    assert refused.redrawn["too-long"] > 1
+
+
+def test_windows_drawn_as_autoregressive_are_no_fallback(recipe, documents):
+    encoded, refused = Encoder(recipe, epochs=1)(documents[:64])
+
+    orders = [e.sample.order for e in encoded]
+    share = (len(orders) - orders.count("ar") + refused.fallback.total()) / len(orders)
+    assert orders.count("ar") > refused.fallback.total()
+    assert 0.55 < share < 0.85
+
+
+def test_every_window_is_a_sample_or_lost(run):
+    stats = prepare(run)
+
+    documents = _read(run)
+    windows = sum(
+        num_windows(document, run.fim.window_bytes, run.fim.seed, epoch)
+        for document in documents
+        for epoch in range(run.train.epochs)
+    )
+    assert sum(stats["samples"].values()) + sum(stats["lost"].values()) == windows > 8
+
+
+def test_languages_without_a_grammar_are_counted_and_warned_of_in_one_line(run, capsys):
+    code = Path(run.corpus.sources[0].folder)
+    for number in range(3):
+        (code / f"plot{number}.R").write_text(f"plot <- function(x) {{ x + {number} }}\n" * 30)
+
+    stats = prepare(run)
+
+    assert stats["without_grammar"] == {"r": 3}
+    assert stats["languages"]["r"] == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "no grammar" in line] == [
+        "warning: no grammar for r (3 files), so their spans are random"
+    ]
 
 
 def replace_text(document: Document) -> Document:

@@ -12,13 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fim import (
-    FORMATS,
     Document,
     SpanPolicy,
     TooLong,
+    candidate_spans,
     content_tokenizer,
     encode,
     make_samples,
+    parse,
     resolve_format,
 )
 from fim.languages import grammar
@@ -93,6 +94,18 @@ LANGUAGES_OF = {
     "codellama": ("c", "cpp"),
     "aixcoder": ("rust", "csharp"),
 }
+LISTED = {  # a construct of each language and its node type
+    "python": ("while", "while_statement"),
+    "javascript": ("switch", "switch_statement"),
+    "typescript": ("return", "return_statement"),
+    "tsx": ("return", "return_statement"),
+    "java": ("if", "if_statement"),
+    "go": ("if", "if_statement"),
+    "rust": ("switch", "match_expression"),
+    "c": ("for", "for_statement"),
+    "cpp": ("try", "try_statement"),
+    "csharp": ("return", "return_statement"),
+}
 STRAY = ("(", "}", '"', "\n", "\t", " ", "é", "日", "😀", "\r\n", "\u2028", "\x00", "'''", "ü", "▁",
          "<|fim_prefix|>", "<fim_suffix>", "<｜fim▁hole｜>", "▁<PRE>", "▁<AIX-SPAN-POST>", "</s>",
          "<|endoftext|>")  # fmt: skip
@@ -135,10 +148,18 @@ class Oracle:
         self.token_starts: set[int] = set()
         self.node_starts_by_end: dict[int, list[int]] = {}
         self.edges: set[int] = set()
+        self.token_ends: set[int] = set()
+        self.types: dict[tuple[int, int], set[str]] = {}
+        self.wrong: list[tuple[int, int]] = []
         waiting = [tree.root_node]
         while waiting:
             parent = waiting.pop()
             for child in parent.children:
+                if child.is_error or child.is_missing:
+                    self.wrong.append((child.start_byte, child.end_byte))
+                self.types.setdefault((child.start_byte, child.end_byte), set()).add(child.type)
+                if child.child_count == 0:
+                    self.token_ends.add(child.end_byte)
                 start, end = child.start_byte, child.end_byte
                 self.edges |= {start, end}
                 self.ranges.add((start, end))
@@ -183,6 +204,35 @@ def check_middle(sample, oracle: Oracle) -> None:
         assert leading.strip(b" \t\r\n") == b""
 
 
+def check_constructs(text: bytes, language: str, oracle: Oracle) -> set[str]:
+    """Check every construct of a file against the oracle; return the names of those it has."""
+    found = candidate_spans(parse(text, language), SpanPolicy(max_middle_bytes=400))
+    for name, spans in found.items():
+        for span in spans:
+            start, end = span.start_byte, span.end_byte
+            assert all(end <= low or high <= start for low, high in oracle.wrong), name
+            if name == "empty":
+                assert start == end
+                assert end in oracle.token_ends
+                assert not text[end:].splitlines()[:1] or not text[end:].splitlines()[0].strip()
+                continue
+            assert 6 <= end - start <= 400
+            whole = oracle.is_node(start, end)
+            assert whole or oracle.is_run(start, end)
+            construct, kind = LISTED[language]
+            if name == construct:
+                assert kind in oracle.types[start, end]
+            if name == "line":
+                line_start = max(text.rfind(b"\n", 0, start), text.rfind(b"\r", 0, start)) + 1
+                assert not text[line_start:start].strip()
+                assert len(text[start:end].splitlines()) == 1
+                assert not text[end:].splitlines()[:1] or not text[end:].splitlines()[0].strip()
+            if name == "commented_function":
+                assert not whole
+                assert text[start:].lstrip().startswith((b"#", b"/*", b"//"))
+    return set(found)
+
+
 def check_tokens(sample, form, tokenizer, max_length: int) -> bool:
     content = content_tokenizer(tokenizer)
     middle = content.encode(sample.middle, guarded="M" in form.row.guarded)
@@ -203,11 +253,11 @@ def check_tokens(sample, form, tokenizer, max_length: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FORMATS)
+@pytest.mark.parametrize("family", LANGUAGES_OF)
 def test_2_000_documents_keep_what_the_readme_says_of_a_sample(tiny_tokenizer, family):
     tokenizer = tiny_tokenizer(family)
     form = resolve_format(tokenizer)
-    seen = {"documents": 0, "encoded": 0, "samplers": set()}
+    seen = {"documents": 0, "encoded": 0, "samplers": set(), "constructs": set()}
 
     @settings(
         max_examples=2_000, deadline=None, derandomize=True,
@@ -225,6 +275,7 @@ def test_2_000_documents_keep_what_the_readme_says_of_a_sample(tiny_tokenizer, f
         )  # fmt: skip
         oracle = Oracle(text, language)
         seen["documents"] += 1
+        seen["constructs"] |= check_constructs(text, language, oracle)
         for sample in samples:
             if sample.order == "ar":
                 continue
@@ -239,3 +290,4 @@ def test_2_000_documents_keep_what_the_readme_says_of_a_sample(tiny_tokenizer, f
     assert seen["documents"] >= 2_000
     assert seen["encoded"] > 2_000
     assert seen["samplers"] == {"node", "siblings", "construct", "cursor", "empty", "random"}
+    assert seen["constructs"] >= {"signature", "body", "line", "empty", "function", "call"}

@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 from transformers import get_scheduler
 
 from finetune.attention import choose_attention
-from finetune.recipe import (
-    ATTENTIONS,
-    SCHEDULERS,
-    Corpus,
-    Model,
-    Recipe,
-    RecipeError,
-    Scratch,
-    Source,
-)
+from finetune.recipe import ATTENTIONS, SCHEDULERS, Model, Recipe, RecipeError, Scratch
+from finetune.recipe_corpus import Corpus, Source
 from finetune.recipe_file import read_recipe, write_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -248,6 +240,8 @@ def test_all_values_out_of_range_are_in_one_message(tmp_path):
         ("fim.samplers={node: -1, random: 1}", "fim.samplers.node: expected 0 or more, got -1"),
         ("fim.samplers={node: 0}", "fim.samplers: every weight is 0"),
         ("fim.orders={psn: 1}", "fim.orders.psn: unknown key; did you mean 'psm'?"),
+        ("fim.context=repos", "fim.context: expected one of none, repo, got 'repos'"),
+        ("fim.profile=continu", "fim.profile: expected one of none, continue, llama.cpp"),
         ("fim.seed=-1", "fim.seed: expected 0 to 4294967295, got -1"),
         ("train.learning_rate=0", "train.learning_rate: expected above 0, got 0"),
         ("train.scheduler=cosin", "train.scheduler: expected one of linear, cosine, "),

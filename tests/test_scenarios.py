@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from fim import Document, encode, resolve_format
+from fim import IGNORE_INDEX, Document, encode, resolve_format
 from finetune.scenarios import DRAWN, make_items, whole_pieces
 
 SOURCE = b'''import os
@@ -62,7 +62,8 @@ def test_items_are_the_documents_cut_in_three():
     for item in items:
         sample = item.sample
         assert sample.prefix + sample.middle + sample.suffix in [d.text for d in documents(3)]
-        assert 0 < len(sample.middle) <= 200
+        assert (len(sample.middle) == 0) is (item.scenario == "empty")
+        assert len(sample.middle) <= 200
 
 
 def test_no_span_is_asked_twice_in_a_scenario():
@@ -89,6 +90,26 @@ def test_span_that_is_not_accepted_is_left_out():
 
 def test_files_without_spans_give_none():
     assert items_of([Document(repo="r", path="a.py", language="python", text=b"")]) == []
+
+
+@pytest.mark.parametrize("language", ["markdown", "restructuredtext"])
+def test_prose_is_not_measured_on_spans_it_is_not_trained_on(language):
+    text = b"# Baskets\n\nA basket holds things to buy.\n\n- apples\n- pears\n" * 5
+    document = Document(repo="r", path="a", language=language, text=text)
+
+    assert items_of([document]) == []
+
+
+def test_an_empty_middle_is_measured_on_its_end_token(tiny_tokenizer):
+    items = [item for item in items_of(documents(12), number=60) if item.scenario == "empty"]
+    tokenizer = tiny_tokenizer("qwen2.5-coder")
+    form = resolve_format(tokenizer)
+
+    assert items
+    for item in items:
+        tokens = encode(item.sample, form, tokenizer, max_length=512, loss="middle")
+        assert item.sample.middle == b""
+        assert tokens.labels[tokens.labels != IGNORE_INDEX].tolist() == [form.end_id]
 
 
 DENSE = SOURCE.replace(b"%d", b"7") + b"# " + b"1 + ([{}]) " * 60 + b"\n" + "# äöü€\n".encode() * 40

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from fim import FimError
 from finetune.corpus.sources import File, Skip, clean_path, is_wanted, read_source
-from finetune.recipe import Source
+from finetune.recipe_corpus import Source
 
 
 def read(source: Source, max_bytes: int = 1_000_000) -> dict[str, bytes | str]:

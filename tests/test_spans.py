@@ -1,6 +1,7 @@
 """Each sampler takes what its row of the design says, from whole and from broken files."""
 
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -16,7 +17,8 @@ from fim import (
     make_samples,
     parse,
 )
-from fim.spans import _best_run, random_span
+from fim.search import best_run
+from fim.spans import random_range
 
 TEXT = b"""\
 import os
@@ -100,7 +102,8 @@ def test_node_takes_nodes_in_proportion_where_only_looking_through_the_file_find
 
 
 def test_siblings_take_the_run_with_the_best_overlap():
-    nodes = [parse(TEXT, "python").root, *nodes_of(TEXT)]
+    syntax = parse(TEXT, "python")
+    nodes = [syntax.root, *nodes_of(TEXT)]
     rng = random.Random(0)
     found, best = [], []
 
@@ -108,10 +111,10 @@ def test_siblings_take_the_run_with_the_best_overlap():
         start, end = sorted(rng.sample(range(len(TEXT) + 1), 2))
         holding = [n for n in nodes if n.start_byte <= start and n.end_byte >= end]
         parent = min(holding or nodes[:1], key=lambda n: n.end_byte - n.start_byte)
-        span = _best_run(parent, TEXT, start, end, SpanPolicy())
+        span = best_run(syntax, parent, start, end, 2_000)
         if span is not None:
-            assert (span.start_byte, span.end_byte) in runs_of(parent)
-            found.append(overlap((span.start_byte, span.end_byte), start, end))
+            assert span[:2] in runs_of(parent)
+            found.append(overlap(span[:2], start, end))
             best.append(max(overlap(run, start, end) for run in runs_of(parent)))
 
     assert found == best
@@ -131,17 +134,37 @@ def test_siblings_take_whole_runs_below_the_deepest_node_and_never_the_whole_fil
 
 def test_construct_takes_each_construct_of_the_file_equally_often():
     text = b"import os\nimport sys\n\n\ndef name(value):\n    return value + value\n"
-    # three of the four kinds of function, import, signature, body, return: one import of two
     found = candidate_spans(parse(text, "python"), SpanPolicy())
 
-    spans = draw(text, "construct", 5_000)
+    spans = draw(text, "construct", 6_000)
 
     counts = Counter(text[s.start_byte : s.end_byte] for s in spans)
-    assert list(found) == ["function", "import", "return", "signature", "body"]
-    assert counts[b"import os"] / 5_000 == pytest.approx(0.1, abs=0.02)
-    assert counts[b"import sys"] / 5_000 == pytest.approx(0.1, abs=0.02)
-    assert counts[b"def name(value):"] / 5_000 == pytest.approx(0.2, abs=0.02)
-    assert counts[b"return value + value"] / 5_000 == pytest.approx(0.4, abs=0.02)  # body, return
+    # four lines: two imports, the signature, the body; seven kinds are drawn equally often
+    shares = {
+        b"import os": 1 / 2 + 1 / 4, b"import sys": 1 / 2 + 1 / 4, b"def name(value):": 1 + 1 / 4,
+        b"return value + value": 1 + 1 + 1 / 4, b"value + value": 1,
+        b"def name(value):\n    return value + value": 1,
+    }  # fmt: skip
+    assert list(found) == [
+        "function", "import", "return", "expression", "signature", "body", "line", "empty",
+    ]  # fmt: skip
+    assert {middle: count / 6_000 for middle, count in counts.items()} == {
+        middle: pytest.approx(share / 7, abs=0.02) for middle, share in shares.items()
+    }
+
+
+def test_construct_weights_are_renormalized_over_what_the_file_has():
+    text = b"import os\n\n\ndef name(value):\n    return value + value\n"
+
+    spans = draw(text, "construct", 4_000, constructs={"import": 3, "return": 1, "while": 5})
+
+    counts = Counter(text[s.start_byte : s.end_byte] for s in spans)
+    assert counts.keys() == {b"import os", b"return value + value"}
+    assert counts[b"import os"] / 4_000 == pytest.approx(0.75, abs=0.02)
+
+
+def test_construct_weights_of_what_the_file_has_not_give_none():
+    assert draw(TEXT, "construct", 3, constructs={"while": 1, "switch": 1}) == [None] * 3
 
 
 def test_cursor_starts_at_a_token_inside_a_node_and_ends_where_the_node_ends():
@@ -174,7 +197,7 @@ def test_random_cuts_between_characters_no_further_apart_than_the_limit():
     text = "é日😀\r\n".encode() * 200
     starts = {len(text.decode()[:place].encode()) for place in range(len(text.decode()) + 1)}
 
-    spans = draw(text, "random", 2_000, max_middle_bytes=100)
+    spans = draw(text, "random", 8_000, max_middle_bytes=100)
 
     assert {edge for s in spans for edge in (s.start_byte, s.end_byte)} <= starts
     # rounding up to the next character may add three bytes
@@ -184,9 +207,9 @@ def test_random_cuts_between_characters_no_further_apart_than_the_limit():
 
 @pytest.mark.parametrize("text", [b"", b"x", "é".encode()])
 def test_random_cuts_a_text_of_one_character_or_none(text):
-    span = random_span(text, SpanPolicy(), random.Random(0))
+    start, end, _ = random_range(text, SpanPolicy(), random.Random(0))
 
-    assert 0 <= span.start_byte <= span.end_byte <= len(text)
+    assert 0 <= start <= end <= len(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"\n\n", b" ", b"# a\n", b"\xef\xbb\xbf"])
@@ -348,6 +371,10 @@ def test_a_file_nested_20_000_deep_gives_spans():
         ({"boundaries": {"word": 1.0}}, "unknown boundary 'word'; known: exact, blanks, line"),
         ({"samplers": {"node": 0.0}}, "every sampler has weight 0"),
         ({"boundaries": {}}, "every boundary has weight 0"),
+        ({"constructs": {"loop": 1.0}}, "unknown construct 'loop'; known: function, class"),
+        ({"constructs": {"empty": 1.0}}, "unknown construct 'empty'"),
+        ({"constructs": {"if": 0.0}}, "every construct has weight 0"),
+        ({"samplers": {"node": -1.0, "empty": 2.0}}, "sampler 'node' has weight -1.0"),
     ],
 )
 def test_a_policy_without_sense_is_refused(fields, message):
@@ -377,3 +404,21 @@ def test_windows_and_orders_of_nothing_are_refused(options, said):
     (sample,) = make_samples(document, SpanPolicy(), **(usual | {"fim_rate": 0.0, "orders": {}}))
 
     assert sample.order == "ar"
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"# a line of words\n" * 20_000, b"\0" * 300_000])
+def test_a_file_without_structure_takes_no_longer_than_a_few_times_its_parse(text):
+    document = Document(repo="r", path="a.py", language="python", text=text)
+    started = time.process_time()
+    parse(text, "python", timeout_seconds=20)
+    parsing = time.process_time() - started
+
+    samples = list(
+        make_samples(
+            document, SpanPolicy(), window_bytes=12_000, fim_rate=1.0, orders={"psm": 1.0},
+            seed=0, epoch=0,
+        )
+    )  # fmt: skip
+
+    assert len(samples) == -(-len(text) // 12_000)
+    assert time.process_time() - started < 1 + 40 * parsing

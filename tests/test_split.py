@@ -5,52 +5,54 @@ import random
 import pytest
 
 from fim import Document
-from finetune.corpus.split import choose_documents, split_documents
-from finetune.recipe import Split
+from finetune.corpus.dedup import Record, make_record
+from finetune.corpus.split import choose_records, split_records
+from finetune.recipe_corpus import Split
 
 
-def document(number: int, num_bytes: int = 300, end: bytes = b"\n", path: str = "") -> Document:
+def record(number: int, num_bytes: int = 300, end: bytes = b"\n", path: str = "") -> Record:
     text = f"x = {number}  # ".encode().ljust(num_bytes, b".") + end
-    return Document(repo="r", path=path or f"{number}.py", language="python", text=text)
+    place = path or f"{number}.py"
+    return make_record(Document(repo="r", path=place, language="python", text=text))
 
 
-DOCUMENTS = [document(number) for number in range(100)]
+RECORDS = [record(number) for number in range(100)]
 
 
-def paths(documents) -> set[str]:
-    return {d.path for d in documents}
+def paths(records) -> set[str]:
+    return {d.path for d in records}
 
 
 def test_the_rate_is_honored_and_no_document_is_lost():
-    train, held_out = split_documents(DOCUMENTS, Split(eval_rate=0.1), seed=0)
+    train, held_out = split_records(RECORDS, Split(eval_rate=0.1), seed=0)
 
     assert len(held_out) == 10
-    assert paths(train) | paths(held_out) == paths(DOCUMENTS)
+    assert paths(train) | paths(held_out) == paths(RECORDS)
     assert paths(train).isdisjoint(paths(held_out))
 
 
 def test_shuffling_changes_nothing_and_another_seed_does():
-    shuffled = random.Random(1).sample(DOCUMENTS, len(DOCUMENTS))
+    shuffled = random.Random(1).sample(RECORDS, len(RECORDS))
 
     sides = [
-        paths(split_documents(documents, Split(eval_rate=0.1), seed)[1])
-        for documents, seed in ((DOCUMENTS, 0), (shuffled, 0), (DOCUMENTS, 1))
+        paths(split_records(records, Split(eval_rate=0.1), seed)[1])
+        for records, seed in ((RECORDS, 0), (shuffled, 0), (RECORDS, 1))
     ]
 
     assert sides[0] == sides[1] != sides[2]
 
 
 def test_a_new_file_moves_at_most_one_other():
-    before = paths(split_documents(DOCUMENTS, Split(eval_rate=0.1), 0)[1])
-    after = paths(split_documents([*DOCUMENTS, document(100)], Split(eval_rate=0.1), 0)[1])
+    before = paths(split_records(RECORDS, Split(eval_rate=0.1), 0)[1])
+    after = paths(split_records([*RECORDS, record(100)], Split(eval_rate=0.1), 0)[1])
 
     assert len(before - after) <= 1
 
 
 def test_copies_land_on_one_side():
-    copies = [document(n, end=b"\r\n\r\n", path=f"copy/{n}.py") for n in range(100)]
+    copies = [record(n, end=b"\r\n\r\n", path=f"copy/{n}.py") for n in range(100)]
 
-    train, held_out = split_documents([*copies, *DOCUMENTS], Split(eval_rate=0.2), seed=0)
+    train, held_out = split_records([*copies, *RECORDS], Split(eval_rate=0.2), seed=0)
 
     assert len(held_out) == 40
     assert {d.path.removeprefix("copy/") for d in held_out}.isdisjoint(
@@ -71,25 +73,25 @@ def test_copies_land_on_one_side():
     ],
 )
 def test_min_files_needs_twice_as_many(number, split, held_out):
-    assert len(split_documents(DOCUMENTS[:number], split, seed=0)[1]) == held_out
+    assert len(split_records(RECORDS[:number], split, seed=0)[1]) == held_out
 
 
 def test_tiny_documents_are_never_held_out():
-    tiny = [document(number, num_bytes=150) for number in range(100, 200)]
+    tiny = [record(number, num_bytes=150) for number in range(100, 200)]
 
-    train, held_out = split_documents([*tiny, *DOCUMENTS], Split(eval_rate=0.2), seed=0)
+    train, held_out = split_records([*tiny, *RECORDS], Split(eval_rate=0.2), seed=0)
 
     assert len(held_out) == 40
     assert paths(tiny) <= paths(train)
 
 
 def test_the_choice_is_stateless_seeded_and_keeps_the_order():
-    chosen, others = choose_documents(DOCUMENTS, 30, seed=0)
-    shuffled = random.Random(1).sample(DOCUMENTS, len(DOCUMENTS))
+    chosen, others = choose_records(RECORDS, 30, seed=0)
+    shuffled = random.Random(1).sample(RECORDS, len(RECORDS))
 
     assert len(chosen) == 30
-    assert paths(chosen) | paths(others) == paths(DOCUMENTS)
-    assert chosen == [d for d in DOCUMENTS if d in chosen]
-    assert paths(choose_documents(shuffled, 30, seed=0)[0]) == paths(chosen)
-    assert paths(choose_documents(DOCUMENTS, 30, seed=1)[0]) != paths(chosen)
-    assert choose_documents(DOCUMENTS, 500, seed=0) == (DOCUMENTS, [])
+    assert paths(chosen) | paths(others) == paths(RECORDS)
+    assert chosen == [d for d in RECORDS if d in chosen]
+    assert paths(choose_records(shuffled, 30, seed=0)[0]) == paths(chosen)
+    assert paths(choose_records(RECORDS, 30, seed=1)[0]) != paths(chosen)
+    assert choose_records(RECORDS, 500, seed=0) == (RECORDS, [])

@@ -3,7 +3,8 @@
 import pytest
 
 from fim import FimError, error_rate, parse
-from fim.syntax import is_whole, node_chain
+from fim.constructs import node_range
+from fim.syntax import node_chain
 
 
 def test_parsing_stops_when_its_time_is_over():
@@ -75,8 +76,7 @@ def test_a_node_with_an_error_or_a_missing_part_is_not_whole():
     syntax = parse(b"good(1, 2)\nif (x) { y(3, 4)\n", "javascript")
     good, bad = syntax.root.named_children
 
-    assert is_whole(good, 6, 2_000)
+    assert node_range(good, 2_000) == (0, 10, "expression_statement")
     assert bad.has_error
-    assert not is_whole(bad, 6, 2_000)
-    assert not is_whole(good, 6, 9)
-    assert not is_whole(good, 11, 2_000)
+    assert node_range(bad, 2_000) is None
+    assert node_range(good, 9) is None

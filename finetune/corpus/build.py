@@ -2,14 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from fim import Document, FimError, detect_language
-from finetune.corpus.dedup import exact_duplicates
+from fim import LANGUAGES, Document, FimError, detect_language
+from finetune.corpus.dedup import Record, exact_duplicates, make_record, skip_record
 from finetune.corpus.filters import HEAD_BYTES, check_document, to_document
 from finetune.corpus.git import resolve_commit
 from finetune.corpus.sources import (
@@ -23,33 +23,29 @@ from finetune.corpus.sources import (
     source_path,
     walk_folder,
 )
-from finetune.corpus.split import choose_documents, split_documents
-from finetune.recipe import Corpus, Filters, Source
+from finetune.corpus.split import choose_records, split_records
+from finetune.corpus.spool import Spool
+from finetune.recipe_corpus import Corpus, Filters, Source
 from finetune.store import fingerprint, sha256_file
 
 DOCUMENTS, SKIPPED = "documents.parquet", "skipped.parquet"
 FIELDS = (
     "repo", "path", "language", "text", "revision", "committed_at", "licence", "weight",
 )  # fmt: skip
+_GROUP_ROWS, _GROUP_BYTES = 1_000, 2_000_000
+"""A row group ends at so many rows, or texts of so many bytes: a reader holds a whole one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A corpus; each part is sorted by (repo, path)."""
+def write_corpus(
+    folder: Path, corpus: Corpus, seed: int, progress: Callable[[Iterable], Iterable] = iter
+) -> None:
+    """Read, filter, deduplicate and split the sources of a recipe into two files of a folder.
 
-    train: tuple[Document, ...]
-    held_out: tuple[Document, ...]
-    """Documents no training sample is made from."""
-    skipped: tuple[Skip, ...]
-    """Every other entry of the sources, with its reason."""
-
-
-def build_corpus(
-    corpus: Corpus, seed: int, progress: Callable[[Iterable], Iterable] = iter
-) -> Built:
-    """Read, filter, deduplicate and split the sources of a recipe.
+    `documents.parquet` and `skipped.parquet` are sorted by (repo, path); equal sources give equal
+    bytes. Texts wait on the disk: memory holds a few hundred bytes per file.
 
     Args:
+        folder: where the files go.
         corpus: the recipe's section.
         seed: of the held-out and the chosen files.
         progress: wraps the stream of entries, as `tqdm` does.
@@ -61,23 +57,27 @@ def build_corpus(
     entries = chain.from_iterable(
         read_source(source, seen_names, corpus.filters.max_bytes) for source in corpus.sources
     )
-    documents: list[Document] = []
+    records: list[Record] = []
     skipped: list[Skip] = []
-    for result in _judge(progress(entries), corpus.filters):
-        (documents if isinstance(result, Document) else skipped).append(result)
-    documents, copies = exact_duplicates(documents)
-    if not documents:
-        raise FimError(_nothing_left(skipped))
-    train, held_out = split_documents(documents, corpus.split, seed)
-    left_out: list[Document] = []
-    if corpus.max_documents:
-        train, left_out = choose_documents(train, corpus.max_documents, seed)
-    skipped += [*copies, *(_skip(document, "not-chosen") for document in left_out)]
-    return Built(
-        train=tuple(train),
-        held_out=tuple(held_out),
-        skipped=tuple(sorted(skipped, key=lambda s: (s.repo, s.path, s.reason, s.num_bytes))),
-    )
+    with Spool(folder / ".documents") as spool:
+        for result in _judge(progress(entries), corpus.filters):
+            if isinstance(result, Skip):
+                skipped.append(result)
+            else:
+                records.append(make_record(result, spool.write(result)))
+        records, copies = exact_duplicates(records)
+        if not records:
+            raise FimError(_nothing_left(skipped))
+        train, held_out = split_records(records, corpus.split, seed)
+        left_out: list[Record] = []
+        if corpus.max_documents:
+            train, left_out = choose_records(train, corpus.max_documents, seed)
+        sides = dict.fromkeys(train, "train") | dict.fromkeys(held_out, "eval")
+        rows = sorted(sides.items(), key=lambda row: row[0].order)
+        _write_documents(folder / DOCUMENTS, ((spool.read(r.place), side) for r, side in rows))
+    skipped += [*copies, *(skip_record(record, "not-chosen") for record in left_out)]
+    skipped.sort(key=lambda s: (s.repo, s.path, s.reason, s.num_bytes))
+    _write_skipped(folder / SKIPPED, skipped)
 
 
 def corpus_fingerprint(corpus: Corpus) -> str:
@@ -90,7 +90,8 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     Raises:
         FimError: a source does not exist.
     """
-    states = [_source_state(source) for source in corpus.sources]
+    kept = corpus.filters.languages or [n for n, row in LANGUAGES.items() if row.by_default]
+    states = [_source_state(source, kept) for source in corpus.sources]
     return fingerprint(asdict(without_refs(corpus)), states)
 
 
@@ -112,41 +113,105 @@ def source_commits(corpus: Corpus) -> dict[str, str]:
     }
 
 
-def write_corpus(folder: Path, built: Built) -> None:
-    """Write `documents.parquet` and `skipped.parquet`; equal corpora give equal bytes."""
-    import pyarrow as pa
-    from pyarrow import parquet
+def read_documents(
+    folder: Path, side: str, ids: Collection[str] | None = None
+) -> Iterator[Document]:
+    """Read documents that `write_corpus` wrote, in the order of (repo, path), a few at a time.
 
-    rows = [(d, "train") for d in built.train] + [(d, "eval") for d in built.held_out]
-    rows.sort(key=lambda row: (row[0].repo, row[0].path, row[0].text))
-    types = {"text": pa.binary(), "committed_at": pa.int64(), "weight": pa.float64()}
-    columns = {name: [getattr(d, name) for d, _ in rows] for name in ("id", *FIELDS)}
-    columns["split"] = [side for _, side in rows]
-    schema = pa.schema([(name, types.get(name, pa.string())) for name in columns])
-    # A reader holds one row group: 1,000 files at a time.
-    parquet.write_table(
-        pa.table(columns, schema), folder / DOCUMENTS, compression="zstd", row_group_size=1_000
-    )
-    schema = pa.schema([(n, pa.string()) for n in ("repo", "path", "reason")])
-    schema = schema.append(pa.field("num_bytes", pa.int64()))
-    table = pa.Table.from_pylist([asdict(skip) for skip in built.skipped], schema)
-    parquet.write_table(table, folder / SKIPPED, compression="zstd")
-
-
-def read_corpus(folder: Path) -> Built:
-    """Read what `write_corpus` wrote.
+    Args:
+        folder: the corpus.
+        side: `"train"` or `"eval"`.
+        ids: read only these; None reads all of the side.
 
     Raises:
         FimError: a file is missing or damaged; run `sfim prepare` again.
     """
-    sides: dict[str, list[Document]] = {"train": [], "eval": []}
-    for row in _read_rows(folder / DOCUMENTS):
+    for row in _read_rows(folder / DOCUMENTS, (*FIELDS, "id", "split")):
+        if row["split"] != side or (ids is not None and row["id"] not in ids):
+            continue
         document = Document(**{name: row[name] for name in FIELDS})
-        if document.id != row["id"] or row["split"] not in sides:
+        if document.id != row["id"]:
             raise FimError(f"{folder / DOCUMENTS}: damaged; run 'sfim prepare' again")
-        sides[row["split"]].append(document)
-    skipped = tuple(Skip(**row) for row in _read_rows(folder / SKIPPED))
-    return Built(train=tuple(sides["train"]), held_out=tuple(sides["eval"]), skipped=skipped)
+        yield document
+
+
+def document_ids(folder: Path, side: str) -> list[str]:
+    """Return the ids of one side of a corpus, sorted, without reading a text.
+
+    Raises:
+        FimError: see `read_documents`.
+    """
+    rows = _read_rows(folder / DOCUMENTS, ("id", "split"))
+    return sorted(row["id"] for row in rows if row["split"] == side)
+
+
+def count_documents(folder: Path) -> dict[str, Any]:
+    """Return the counts of documents in `stats.json`: each entry of the sources is in one.
+
+    Raises:
+        FimError: see `read_documents`.
+    """
+    sides: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    num_bytes = 0
+    for row in _read_rows(folder / DOCUMENTS, ("split", "language", "num_bytes")):
+        sides[row["split"]] += 1
+        languages[row["language"]] += 1
+        num_bytes += row["num_bytes"]
+    skipped = Counter(row["reason"] for row in _read_rows(folder / SKIPPED, ("reason",)))
+    return {
+        "documents": {"kept": sides.total(), "skipped": dict(skipped.most_common())},
+        "languages": dict(languages.most_common()),
+        "bytes": num_bytes,
+        "held_out": {"documents": sides["eval"]},
+    }
+
+
+def _write_documents(path: Path, rows: Iterable[tuple[Document, str]]) -> None:
+    """Write documents and their sides, in row groups small enough for any reader's memory."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    other = {
+        "text": pa.binary(), "committed_at": pa.int64(), "weight": pa.float64(),
+        "num_bytes": pa.int64(),
+    }  # fmt: skip
+    names = ("id", *FIELDS, "num_bytes", "split")
+    schema = pa.schema([(name, other.get(name, pa.string())) for name in names])
+    repeated = ["repo", "language", "revision", "licence", "split"]
+    with parquet.ParquetWriter(
+        path, schema, compression="zstd", use_dictionary=repeated
+    ) as writer:  # fmt: skip
+        for group in _row_groups(rows):
+            columns = {name: [getattr(d, name) for d, _ in group] for name in ("id", *FIELDS)}
+            columns["num_bytes"] = [len(d.text) for d, _ in group]
+            columns["split"] = [side for _, side in group]
+            writer.write_table(pa.table(columns, schema))
+
+
+def _row_groups(rows: Iterable[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
+    group: list[tuple[Document, str]] = []
+    num_bytes = 0
+    for row in rows:
+        group.append(row)
+        num_bytes += len(row[0].text)
+        if len(group) == _GROUP_ROWS or num_bytes >= _GROUP_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+def _write_skipped(path: Path, skipped: Sequence[Skip]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(name, pa.string()) for name in ("repo", "path", "reason")])
+    schema = schema.append(pa.field("num_bytes", pa.int64()))
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, max(1, len(skipped)), _GROUP_ROWS):
+            rows = [asdict(skip) for skip in skipped[start : start + _GROUP_ROWS]]
+            writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
 def _judge(entries: Iterable[File | Skip], filters: Filters) -> Iterator[Document | Skip]:
@@ -173,12 +238,12 @@ def _nothing_left(skipped: list[Skip]) -> str:
     )
 
 
-def _source_state(source: Source) -> Any:
+def _source_state(source: Source, kept: Collection[str]) -> Any:
     key, path = source_key(source), source_path(source)
     if key == "git":
         return resolve_commit(path, source.ref).id
     if os.path.isdir(path):
-        found = (f for f in walk_folder(source) if key != "folder" or _is_material(f, source))
+        found = (f for f in walk_folder(source) if key != "folder" or _is_material(f, source, kept))
         return [(ascii(f.path), f.reason, f.num_bytes, f.mtime_ns) for f in found]
     if os.path.isfile(path):
         return sha256_file(path)
@@ -189,26 +254,31 @@ def _source_state(source: Source) -> Any:
     )
 
 
-def _is_material(found: Found, source: Source) -> bool:
-    """Whether a walked entry can become a document."""
+def _is_material(found: Found, source: Source, kept: Collection[str]) -> bool:
+    """Whether a walked entry may become a document in one of the languages that are kept.
+
+    What a shared extension means is left open.
+    """
     path = clean_path(os.fsencode(found.path))
     if found.reason or not is_wanted(path, source):
         return False
-    if Path(path).suffix:
-        return detect_language(path) is not None
+    suffix = Path(path).suffix.lower()
+    if suffix:
+        is_shared = any(suffix in LANGUAGES[name].shared for name in kept)
+        return is_shared or detect_language(path) in kept
     try:
         with open(source_path(source) / found.path, "rb") as file:
-            return detect_language(path, file.read(HEAD_BYTES)) is not None
+            return detect_language(path, file.read(HEAD_BYTES)) in kept
     except OSError:
         return False
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as table:
-            for batch in table.iter_batches(batch_size=256):
+            for batch in table.iter_batches(batch_size=256, columns=list(columns)):
                 yield from batch.to_pylist()
     except (ArrowException, OSError):
         raise FimError(f"{path}: missing or damaged; run 'sfim prepare' again") from None

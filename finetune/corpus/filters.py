@@ -4,16 +4,19 @@ import re
 from collections.abc import Callable
 
 import fim
-from fim import Document, FimError
-from fim.languages import grammar
+from fim import Document, FimError, Syntax
+from fim.languages import LANGUAGES, has_grammar
 from finetune.corpus.sources import File, Skip
-from finetune.recipe import Filters
+from finetune.recipe_corpus import Filters
 
 HEAD_BYTES = 1_024
 BINARY_BYTES = 8_192
 """git's own rule: a NUL among so many first bytes makes a file binary."""
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 LFS_MARK = b"version https://git-lfs.github.com/spec/v1"
+
+_DEPTH_STEP = 4_096
+"""Bytes between the places at which the depth of a tree is looked at."""
 
 Rule = Callable[[Document, Filters], str | None]
 
@@ -23,8 +26,8 @@ def to_document(file: File) -> Document | Skip:
     language = ""
     reason = _unreadable_as_text(file)
     if reason is None:
-        language = file.language or fim.detect_language(file.path, file.data[:HEAD_BYTES]) or ""
-        if language not in fim.LANGUAGES:
+        language = file.language or fim.detect_language(file.path, file.data) or ""
+        if language not in LANGUAGES:
             reason = "unsupported-language"
     if reason is not None:
         return Skip(repo=file.repo, path=file.path, reason=reason, num_bytes=len(file.data))
@@ -61,6 +64,13 @@ def _unreadable_as_text(file: File) -> str | None:
 def check_document(document: Document, filters: Filters) -> str | None:
     """Return the reason of the first rule that objects, or None."""
     return next(filter(None, (rule(document, filters) for rule in RULES)), None)
+
+
+def other_language(document: Document, filters: Filters) -> str | None:
+    """Drop files in a language that was not asked for."""
+    wanted = filters.languages
+    kept = document.language in wanted if wanted else LANGUAGES[document.language].by_default
+    return None if kept else "other-language"
 
 
 def too_small(document: Document, filters: Filters) -> str | None:
@@ -125,7 +135,7 @@ _GENERATED_LINE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-_MINIFIED = {"javascript": 110.0}
+_MINIFIED = {"javascript": 110.0, "css": 110.0}
 """Languages and the mean line length in bytes past which linguist calls a file minified."""
 
 
@@ -153,30 +163,55 @@ def generated(document: Document, filters: Filters) -> str | None:
 def long_lines(document: Document, filters: Filters) -> str | None:
     """Drop files of data rather than code: one very long line, or long lines throughout.
 
+    Prose is not judged: its paragraphs are often one line each.
+
     Source:
         Chen et al. 2021 (Codex), arXiv 2107.03374, section 3.1.
     """
+    if not LANGUAGES[document.language].is_code:
+        return None
     lengths = [len(line) for line in re.split(r"\r\n?|\n", document.text.decode())]
     if max(lengths) > filters.max_line_length:
         return "long-lines"
     return "long-mean-line" if sum(lengths) / len(lengths) > filters.max_mean_line_length else None
 
 
-def syntax_errors(document: Document, filters: Filters) -> str | None:
-    """Drop files that are not what their language says, or that cannot be parsed in time."""
-    grammar(document.language)  # a grammar that is not installed is no fault of this file: raises
+def syntax(document: Document, filters: Filters) -> str | None:
+    """Drop files that are not what their language says, nest deep, or cannot be parsed in time.
+
+    Prose is not judged, nor is a language whose grammar does not exist or is not installed.
+    """
+    if not LANGUAGES[document.language].is_code or not has_grammar(document.language):
+        return None
     try:
-        syntax = fim.parse(document.text, document.language)
+        parsed = fim.parse(document.text, document.language)
     except FimError:
         return "parse-timeout"
-    return "syntax-errors" if fim.error_rate(syntax) > filters.max_error_rate else None
+    if fim.error_rate(parsed) > filters.max_error_rate:
+        return "syntax-errors"
+    return "too-deep" if _is_deeper(parsed, filters.max_depth) else None
+
+
+def _is_deeper(parsed: Syntax, most: int) -> bool:
+    """Whether so many nodes lie in each other, looked at in places that no deep nest fits between.
+
+    What is asked of a tree costs a step per level: files of a hundred thousand never end.
+    """
+    for byte in range(0, len(parsed.text), _DEPTH_STEP):
+        cursor, depth = parsed.root.walk(), 0
+        while depth <= most and cursor.goto_first_child_for_byte(byte) is not None:
+            depth += 1
+        if depth > most:
+            return True
+    return False
 
 
 RULES: tuple[Rule, ...] = (
+    other_language,
     too_small,
     too_large,
     vendored,
     generated,
     long_lines,
-    syntax_errors,  # last: it costs more than all others together
+    syntax,  # last: it costs more than all others together
 )

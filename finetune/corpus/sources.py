@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fim import FimError
 from finetune.corpus import git
-from finetune.recipe import Source
+from finetune.recipe_corpus import Source
 
 INTERNAL = dict.fromkeys((".git", ".hg", ".svn", "__pycache__"), "vendored")
 """Folders that are not entered, and the reason they are counted under, once each."""
