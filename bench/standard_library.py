@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fim import Document, SpanPolicy, make_samples
-from finetune.corpus.build import build_corpus
+from finetune.corpus.build import read_documents, write_corpus
 from finetune.packs import write_packs
-from finetune.recipe import Corpus, Fim, Model, Recipe, Source, Split
+from finetune.recipe import Fim, Model, Recipe
+from finetune.recipe_corpus import Corpus, Source, Split
 from finetune.sampling import encode_documents
 from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
 
@@ -82,9 +83,8 @@ def packs(documents: list[Document]) -> None:
             started = time.perf_counter()
             with_workers = replace(recipe, corpus=replace(CORPUS, workers=workers))
             shards = encode_documents(files, with_workers, epochs=1)
-            encoded = [e for shard, _ in shards for e in shard]
             folder = place / f"packs-{workers}-{files is shuffled}"
-            stats = write_packs(folder, encoded, fim, epochs=1)
+            stats = write_packs(folder, shards, fim, epochs=1)
             order = "shuffled files" if files is shuffled else "sorted files"
             print(
                 f"{workers} workers, {order}: sha256 {stats['content'][:16]}, utilisation "
@@ -95,7 +95,9 @@ def packs(documents: list[Document]) -> None:
 def main() -> None:
     """Print every figure."""
     epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    documents = list(build_corpus(CORPUS, seed=0).train)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_corpus(Path(temporary), CORPUS, seed=0)
+        documents = list(read_documents(Path(temporary), "train"))
     distribution(documents, epochs)
     packs(documents)
 
