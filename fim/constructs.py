@@ -35,20 +35,18 @@ Range = tuple[int, int, str]
 
 def construct_names(syntax: Syntax) -> tuple[str, ...]:
     """Names of the constructs that the file may have, in the order of its language's row."""
-    if syntax.names is None:
-        present = {*syntax.constructs(), "line", "empty"}
-        if "function" in present:
-            present.update(BODY_CONSTRUCTS)
-        names = find_language(syntax.language).construct_names
-        syntax.names = tuple(name for name in names if name in present)
-    return syntax.names
+    present = {*syntax.constructs(), "line", "empty"}
+    if "function" in present:
+        present.update(BODY_CONSTRUCTS)
+    names = find_language(syntax.language).construct_names
+    return tuple(name for name in names if name in present)
 
 
 @cache
 def kind_ids(language: str, name: str) -> frozenset[int]:
     """Numbers of the node types a construct is found at; none where the type is not all of it."""
     row = find_language(language)
-    listed = row.constructs.get("function" if name in BODY_CONSTRUCTS else name, ())
+    listed = row.constructs.get(_source(name), ())
     if not all(kind.isidentifier() for kind in listed):
         return frozenset()
     types = grammar(language)
@@ -63,7 +61,7 @@ def num_sources(syntax: Syntax, name: str) -> int:
     """In how many places a construct may be: nodes of the file, or its lines."""
     if name in ("line", "empty"):
         return len(syntax.line_starts()) - 1
-    return syntax.num_nodes("function" if name in BODY_CONSTRUCTS else name)
+    return syntax.num_nodes(_source(name))
 
 
 def construct_range(syntax: Syntax, name: str, place: int, most: int) -> Range | None:
@@ -79,7 +77,7 @@ def construct_range(syntax: Syntax, name: str, place: int, most: int) -> Range |
         return _line_end(syntax, *_stripped_line(syntax, place))
     if name == "line":
         return _line(syntax, *_stripped_line(syntax, place), most)
-    node = syntax.node_of("function" if name in BODY_CONSTRUCTS else name, place)
+    node = syntax.node_of(_source(name), place)
     return range_at(syntax, name, node, most)
 
 
@@ -109,6 +107,11 @@ def construct_ranges(syntax: Syntax, name: str, most: int) -> list[Range]:
         found = (construct_range(syntax, name, place, most) for place in places)
         syntax.found[name, most] = [each for each in found if each is not None]
     return syntax.found[name, most]
+
+
+def _source(name: str) -> str:
+    """The construct whose nodes one is found at: `function` for the parts of functions."""
+    return "function" if name in BODY_CONSTRUCTS else name
 
 
 def to_span(found: Range, sampler: str) -> Span:

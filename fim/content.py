@@ -4,6 +4,7 @@ So text that contains `<|fim_prefix|>` stays text, whatever the tokenizer's own 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -18,6 +19,8 @@ from fim.pieces import IdsOf, Pieces, can_join
 
 _GUARD = "☺"
 """Character before a guarded segment, cut off again (meta-llama/codellama `encode_infilling`)."""
+_ACROSS = re.compile("[!-~]Ġ(s|$)")
+"""Byte-level spelling of a token that may lie across a joint of pieces (see `fim.pieces`)."""
 _SIZED = "a\tb  é\r\n日本 12"
 """Text on which a table of bytes per token is tried before it is believed."""
 
@@ -153,7 +156,7 @@ def content_tokenizer(tokenizer: Any) -> ContentTokenizer:
             sizes=sizes,
             guard_ids=ids_of(_GUARD),
             ids_of=ids_of,
-            pieces=Pieces(sizes) if sizes is not None and can_join(ids_of) else None,
+            pieces=_pieces(copy, sizes, ids_of),
         )
     return _CONTENT_TOKENIZERS[tokenizer]
 
@@ -188,8 +191,17 @@ def _bytes_per_id(state: dict[str, Any], ids_of: IdsOf) -> np.ndarray | None:
     return sizes if total == len(_SIZED.encode()) else None
 
 
+def _pieces(backend: Any, sizes: np.ndarray | None, ids_of: IdsOf) -> Pieces | None:
+    """Where text may be encoded in pieces, what remembers them."""
+    if sizes is None:
+        return None
+    across = (i for token, i in backend.get_vocab().items() if _ACROSS.search(token))
+    return Pieces(sizes) if can_join(ids_of, map(backend.decode, ([i] for i in across))) else None
+
+
 def _is_text(token: str) -> bool:
-    return len(token) == 1 or not token.strip()
+    """Whether an added token is one character, or a run of blanks (`▁▁` and longer in Gemma's)."""
+    return len(token) == 1 or not token.replace("▁", " ").strip()
 
 
 def _decode(text: bytes) -> str:

@@ -208,7 +208,7 @@ def _fim_parts(request: _Request, with_files: bool) -> list[_Part]:
     prompt = sum(len(part.ids) for part in parts) - len(middle)
     room = request.max_length - prompt - rest
     if room < 0:
-        raise TooLong(f"a MIDDLE of {len(middle)} tokens does not fit {request.max_length}")
+        raise TooLong(f"a MIDDLE of {rest - 1} tokens does not fit {request.max_length}")
     before_middle, after_middle = within_lines(sample.prefix, sample.suffix, request.profile)
     goes_on = "P" in guarded or (blanks and (after_files or bool(inside)))
     prefix, suffix = fit_sides(

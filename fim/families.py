@@ -143,13 +143,13 @@ FORMATS = {
         verified="doc",
         source="ibm-granite/granite-code-models README (tokenizer of StarCoder); arXiv 2405.04324",
     ),
-    "granite-3": replace(
+    "granite-3.3": replace(  # of 3.x the one whose FIM IBM announced
         _STARCODER,
         trained={"psm": 1.0},
         end="<|end_of_text|>",
         document_end="<|end_of_text|>",
         stop=("<|end_of_text|>", "<filename>", "<fim_pad>"),
-        models=("granite-3.",),
+        models=(),
         marks={"<filename>": True},
         verified="doc",
         source="Granite-Code/granite-completebench granite_prompts.py; granite-3.3-8b-base tokens",
@@ -197,7 +197,7 @@ FORMATS = {
     "deepseek-coder": _DEEPSEEK,
     "deepseek-coder-v2": replace(  # the 16B models only: the 236B ones had no FIM
         _DEEPSEEK,
-        models=("deepseek-coder-v2", "deepseek_v2"),
+        models=("deepseek-coder-v2",),
         marks={"<｜User｜>": True},
         verified="doc",
         source="DeepSeek-Coder-V2 README, 'Code Insertion'; arXiv 2406.11931 (PSM, 16B only)",
@@ -327,7 +327,10 @@ FORMATS = {
     ),
     "mistral-v3": replace(
         _CODESTRAL,
-        models=("mamba-codestral", "mistral-7b", "mistral-nemo", "mixtral"),
+        models=(
+            "mamba-codestral", "mistral-", "ministral", "mixtral", "mathstral", "devstral",
+            "magistral", "pixtral",
+        ),
         untrained="the v3 vocabulary has the sentinels, but of its models only Codestral was "
         "trained on FIM",
         verified="doc",

@@ -89,7 +89,7 @@ def resolve_format(tokenizer: Any, name: str | None = None, hint: str = "") -> P
     if any(_rendering(row) != _rendering(candidates[0]) for row in candidates):
         raise FimError(
             f"tokenizer has the FIM sentinels of {', '.join(sorted(candidates))}, whose prompts "
-            "differ; set model.format to the family of the model"
+            "differ; set model.format to the family of the model, or --format of sfim check"
         )
     return _proved(backend, candidates[0])
 

@@ -63,13 +63,10 @@ def _module(row: Language) -> str:
 
 
 @cache
-def construct_query(language: str) -> tree_sitter.Query:
-    """Return a query whose captures are named after the constructs of the language."""
-    patterns = [
-        f"({kind}) @{construct}"
-        for construct, kinds in find_language(language).constructs.items()
-        for kind in kinds
-    ]
+def construct_query(language: str, names: tuple[str, ...]) -> tree_sitter.Query:
+    """Return a query whose captures are some constructs of a language, by their names."""
+    constructs = find_language(language).constructs
+    patterns = [f"[{' '.join(f'({kind})' for kind in constructs[name])}] @{name}" for name in names]
     return tree_sitter.Query(grammar(language), "\n".join(patterns))
 
 

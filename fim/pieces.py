@@ -3,11 +3,12 @@
 A text is cut at joints, and each piece is encoded once. A joint is the blank before an `s` and
 after anything visible. Byte-level tokenizers split text there into words before they merge bytes
 (GPT-2's rule, and those of Qwen, DeepSeek, Llama 3), so ids of pieces are ids of the whole; this is
-tried on every tokenizer, and one where it does not hold encodes whole texts.
+tried on every tokenizer, with its own tokens that could reach over a joint, and one where it does
+not hold encodes whole texts.
 """
 
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -75,9 +76,15 @@ def split(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def can_join(ids_of: IdsOf) -> bool:
-    """Whether the ids of pieces are the ids of the whole, on either side of a joint anything."""
+def can_join(ids_of: IdsOf, across: Iterable[str] = ()) -> bool:
+    """Whether the ids of pieces are the ids of the whole, on either side of a joint anything.
+
+    Args:
+        ids_of: text to ids.
+        across: tokens that reach over a joint: `return self`, or `= ` before an `s`.
+    """
     before = [left + c for c in _VISIBLE for left in ("", "x", "1", "\n", "  ", "é", c)]
     after = ("", "o", "2", "_", ".", " ", "\n", "é", "\u0301", "elf.x", "S", "'s")
     text = "".join(f"{word}{_JOINT}{after[i % len(after)]}" for i, word in enumerate(before * 5))
+    text += "".join(f"\n{token}s" if token.endswith(" ") else f"\n{token}" for token in across)
     return np.array_equal(np.concatenate([ids_of(piece) for piece in split(text)]), ids_of(text))

@@ -41,7 +41,7 @@ def make_samples(
     autoregressive, as all of prose are.
 
     Args:
-        document: the file; a language that does not parse in time gives `random` spans only.
+        document: the file; what cannot be parsed gives `random` spans only, if they have weight.
         policy: choice of the MIDDLE.
         window_bytes: bytes of text one sample can hold.
         fim_rate: share of windows with a MIDDLE; the rest is autoregressive.
@@ -174,6 +174,8 @@ def _draw_span(
 ) -> Span | None:
     if syntax is not None:
         return choose_span(syntax, policy, rng, fits)
+    if not policy.samplers.get("random"):
+        return None
     found = (random_range(document.text, policy, rng) for _ in range(_TRIES))
     spans = (to_span(each, "random") for each in found)
     return next(filter(fits, spans), None)

@@ -11,36 +11,47 @@ from fim.constructs import MIN_MIDDLE_BYTES, Range, node_range, run_range
 from fim.syntax import Syntax
 
 _FAR = 64
+_MANY = 4_096
 
 
-def nodes_around(syntax: Syntax, byte: int, most: int) -> list[tree_sitter.Node]:
-    """The nodes that hold a byte and may be a MIDDLE, outermost first."""
-    above = syntax.above(byte, most)
-    nearest = above.named_descendant_for_byte_range(byte, byte + 1)
-    if nearest is None or nearest.end_byte - nearest.start_byte > most:
-        return []  # and so are all that hold it
-    if syntax.has_error and syntax.in_error(byte):
+def nodes_around(syntax: Syntax, byte: int, most: int, least: int = 1) -> list[tree_sitter.Node]:
+    """The nodes that hold a byte and may be a MIDDLE, outermost first; none if fewer than `least`.
+
+    Nodes are made on the way up, for steps down alone tell most of the bytes that hold too few.
+    """
+    broken = syntax.has_error
+    if broken and syntax.in_error(byte):
         return []
+    above = syntax.above(byte, most)
+    if above.descendant_count > _MANY:  # the way down may be long
+        nearest = above.named_descendant_for_byte_range(byte, byte + 1)
+        if nearest is None or nearest.end_byte - nearest.start_byte > most:
+            return []  # and so are all that hold it
     cursor = above.walk()
-    descend, broken = cursor.goto_first_child_for_byte, syntax.has_error
-    eligible = []
+    descend, steps = cursor.goto_first_child_for_byte, 0
     while descend(byte) is not None:
+        steps += 1
+    eligible = []
+    for _ in range(steps if steps >= least else 0):
         node = cursor.node
         start, end = node.byte_range
-        if start > byte or end - start < MIN_MIDDLE_BYTES:
+        if end - start > most:
             break
-        if end - start <= most and node.is_named and not (broken and node.has_error):
-            eligible.append(node)
+        if start <= byte and end - start >= MIN_MIDDLE_BYTES and node.is_named:
+            if not (broken and node.has_error):
+                eligible.append(node)
+        cursor.goto_parent()
+    eligible.reverse()
     return eligible
 
 
-def any_node(syntax: Syntax, rng: random.Random) -> tree_sitter.Node:
-    """A node of the file, each as likely as any other."""
+def any_node(syntax: Syntax, rng: random.Random) -> tuple[tree_sitter.Node, int]:
+    """A node of the file, each as likely as any other, and how deep it lies."""
     if syntax.jumps is None:
         syntax.jumps = syntax.root.walk(), syntax.root.descendant_count
     cursor, total = syntax.jumps
     cursor.goto_descendant(int(rng.random() * total))
-    return cursor.node
+    return cursor.node, cursor.depth
 
 
 def ends_around(syntax: Syntax, start: int, most: int) -> dict[int, str]:

@@ -27,7 +27,7 @@ from fim.errors import FimError
 from fim.language import CONSTRUCTS, DERIVED_CONSTRUCTS
 from fim.languages import find_language
 from fim.search import all_nodes, any_node, best_run, ends_around, nodes_around
-from fim.syntax import Syntax
+from fim.syntax import DENSE, Syntax
 
 _TRIES = 64
 """Bytes a sampler draws before it looks through the file, or says that there is nothing."""
@@ -101,9 +101,10 @@ def node(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None
     size, most = len(syntax.text), policy.max_middle_bytes
     # where so many bytes have failed once, the same would happen again
     for _ in range(0 if ("", most) in syntax.found else _TRIES):
-        eligible = nodes_around(syntax, int(rng.random() * size), most)
+        byte, share = int(rng.random() * size), rng.random()
+        eligible = nodes_around(syntax, byte, most, int(share * _CHAIN) + 1)
         depth = len(eligible)
-        place = int(rng.random() * (depth if depth > _CHAIN else _CHAIN))
+        place = int(share * (depth if depth > _CHAIN else _CHAIN))
         if place < depth:
             chosen = eligible[place]
             return *chosen.byte_range, chosen.type
@@ -152,8 +153,8 @@ def siblings(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | 
 
 def construct(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range | None:
     """Take a construct of the language that the file has, by weight, then one place of it."""
-    names = syntax.names or find_language(syntax.language).construct_names
-    names = [name for name in names if name != "empty"]  # that has a sampler of its own
+    row = find_language(syntax.language)
+    names = [name for name in row.construct_names if name != "empty"]  # that is a sampler itself
     while names:
         if policy.constructs:
             weights = {name: policy.constructs.get(name, 0.0) for name in names}
@@ -171,16 +172,16 @@ def construct(syntax: Syntax, policy: SpanPolicy, rng: random.Random) -> Range |
 
 def _one_construct(syntax: Syntax, most: int, name: str, rng: random.Random) -> Range | None:
     """One place of a construct, each with the same probability."""
-    if syntax.names is None and name != "line":
-        # a frequent one is met by chance sooner than all are listed
+    if name in DENSE and not syntax.is_listed(name):
+        # it is met by chance sooner than all its places are listed
         kinds = kind_ids(syntax.language, name)
-        for _ in range(_TRIES // 2 if kinds else 0):
-            met = any_node(syntax, rng)
+        steps = max(_DRAWS, syntax.root.descendant_count // 32) if kinds else 0
+        while steps > 0:
+            met, depth = any_node(syntax, rng)
+            steps -= 1 + depth // 64
             found = range_at(syntax, name, met, most) if met.kind_id in kinds else None
             if found is not None:
                 return found
-    if name != "line" and name not in construct_names(syntax):
-        return None
     places = num_sources(syntax, name)
     for _ in range(min(_TRIES, (places + 3) // 4)):
         found = construct_range(syntax, name, int(rng.random() * places), most)

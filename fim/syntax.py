@@ -15,7 +15,7 @@ from operator import attrgetter
 import tree_sitter
 
 from fim.errors import FimError
-from fim.languages import construct_query, grammar
+from fim.languages import construct_query, find_language, grammar
 
 _CHUNK = 65_536
 _STRIDE = 2_048
@@ -26,8 +26,8 @@ _MOST_IN_ERROR = 10_000
 """Children of a root that is an ERROR node, above which its constructs are not looked for."""
 _NEAR = 1_024
 """Bytes that share an answer of `Syntax.above`."""
-_MANY = 32
-"""Nodes that start together, above which all of a construct are put in order at once."""
+DENSE = frozenset({"call", "arguments", "expression"})
+"""Constructs that are most of what a query finds, and are met by chance without one."""
 _of_thread = threading.local()
 _START = attrgetter("start_byte")
 _ALL_OF_A_NODE = attrgetter("start_byte", "end_byte", "kind_id")
@@ -49,15 +49,11 @@ class Syntax:
         init=False, repr=False, default_factory=dict
     )
     _errors: list[tuple[int, int]] | None = field(init=False, repr=False, default=None)
-    _captures: dict[str, list[tree_sitter.Node]] | None = field(
-        init=False, repr=False, default=None
-    )
+    _nodes: dict[str, list[tree_sitter.Node]] = field(init=False, repr=False, default_factory=dict)
     found: dict[tuple[str, int], list] = field(init=False, repr=False, default_factory=dict)
     """What a look through the whole file gave, by what was looked for and its most bytes."""
     jumps: tuple[tree_sitter.TreeCursor, int] | None = field(init=False, repr=False, default=None)
     """A cursor at the root and the number of nodes below it, once any node was asked for."""
-    names: tuple[str, ...] | None = field(init=False, repr=False, default=None)
-    """Names of the constructs that the file may have, once they were asked for."""
     _sorted: set[str] = field(init=False, repr=False, default_factory=set)
     _content: tuple[int, int] | None = field(init=False, repr=False, default=None)
     _lines: list[int] | None = field(init=False, repr=False, default=None)
@@ -107,11 +103,15 @@ class Syntax:
 
     def constructs(self) -> tuple[str, ...]:
         """Names of the constructs of the language's row that the file has."""
-        return tuple(self._captured())
+        return tuple(name for name in find_language(self.language).constructs if self._list(name))
 
     def num_nodes(self, construct: str) -> int:
         """How many nodes of a construct the file has."""
-        return len(self._captured()[construct])
+        return len(self._list(construct))
+
+    def is_listed(self, construct: str) -> bool:
+        """Whether all nodes of a construct were looked for."""
+        return construct in self._nodes
 
     def node_of(self, construct: str, place: int) -> tree_sitter.Node:
         """Return one node of a construct, by its place in the order of the document.
@@ -119,7 +119,7 @@ class Syntax:
         Captures come in the order of addresses in memory. Where nodes start is cheap to sort by;
         only where some start together do the other keys matter.
         """
-        nodes = self._captured()[construct]
+        nodes = self._list(construct)
         if construct not in self._sorted:
             starts = {node.start_byte for node in nodes}
             nodes.sort(key=_START if len(starts) == len(nodes) else _ALL_OF_A_NODE)
@@ -152,15 +152,20 @@ class Syntax:
             self._anchors[stride] = anchor
         return anchor
 
-    def _captured(self) -> dict[str, list[tree_sitter.Node]]:
-        if self._captures is None:
-            query = construct_query(self.language)
+    def _list(self, construct: str) -> list[tree_sitter.Node]:
+        """All nodes of a construct; dense ones are not listed before one of them is asked for."""
+        if construct not in self._nodes:
+            names = tuple(
+                name
+                for name in find_language(self.language).constructs
+                if name not in self._nodes and (construct in DENSE or name not in DENSE)
+            )
+            query = construct_query(self.language, names)
             # a query takes time with the square of what an ERROR node holds side by side
             hopeless = self.root.is_error and self.root.child_count > _MOST_IN_ERROR
             found = {} if hopeless else tree_sitter.QueryCursor(query).captures(self.root)
-            names = (query.capture_name(place) for place in range(query.capture_count))
-            self._captures = {name: found[name] for name in names if name in found}
-        return self._captures
+            self._nodes |= {name: found.get(name, []) for name in names}
+        return self._nodes[construct]
 
 
 def parse(text: bytes, language: str, timeout_seconds: float = 2.0) -> Syntax:
@@ -204,8 +209,9 @@ def _deadline(seconds: float) -> Callable[[int, bool], bool]:
 
     The wall clock, never behind it, is cheaper to ask.
     """
-    wall, cpu = time.monotonic() + seconds, time.thread_time() + seconds
-    return lambda _offset, _has_error: time.monotonic() > wall and time.thread_time() > cpu
+    monotonic, thread_time = time.monotonic, time.thread_time
+    wall, cpu = monotonic() + seconds, thread_time() + seconds
+    return lambda _offset, _has_error: monotonic() > wall and thread_time() > cpu
 
 
 def error_rate(syntax: Syntax) -> float:

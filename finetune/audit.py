@@ -28,6 +28,7 @@ RULES = {
     "documents": "a sample's document is in the corpus, and its id follows from its content",
     "sides": "training samples come from training documents, held-out ones from held-out ones",
     "samplers": "the sampler has a definition, and its language what it needs",
+    "weights": "sampler, order and boundary are ones the recipe gives weight",
     "offsets": "offsets are in the document and between characters",
     "nodes": "MIDDLE is one whole named node, or whole siblings of one parent",
     "kinds": "the row names the type of that node, or of the siblings' parent",
@@ -254,6 +255,8 @@ class _Checker:
             faults = ["offsets"] if not is_piece else []
         else:
             faults = list(middle_faults(row, tree))
+            if not self._has_weight(row):
+                yield "weights"
         yield from faults
         if "offsets" not in faults and row.places:
             ids, labels = self.packs[row.split].tokens(row)
@@ -263,6 +266,16 @@ class _Checker:
                 (_identity(row.repo, *other), row.split) not in self.documents for other in others
             ):
                 yield "contexts"
+
+    def _has_weight(self, row: Row) -> bool:
+        fim, orders = self.run.recipe.fim, self.run.stats["orders"]
+        # a boundary is drawn for whole nodes only
+        boundaries = fim.boundaries if row.sampler in ("node", "siblings", "construct") else {}
+        return (
+            fim.samplers.get(row.sampler, 0) > 0
+            and orders.get(row.order, 0) > 0
+            and boundaries.get(row.boundary, not boundaries) > 0
+        )
 
     def _check_windows(
         self, document: Mapping[str, Any], rows: Sequence[Row], findings: Findings

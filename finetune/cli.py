@@ -249,6 +249,7 @@ def languages(options: argparse.Namespace) -> None:
         name: {
             "extensions": list(row.extensions),
             "constructs": list(row.construct_names),
+            "by_default": row.by_default,
             "grammar": row.version,
         }
         for name, row in LANGUAGES.items()
@@ -258,7 +259,8 @@ def languages(options: argparse.Namespace) -> None:
         return
     for name, row in rows.items():
         missing = LANGUAGES[name].distribution and not row["grammar"]
-        hint = "  (for its grammar: pip install 'sfim[languages]')" if missing else ""
+        hint = "" if row["by_default"] else "  (only if corpus.filters.languages names it)"
+        hint += "  (for its grammar: pip install 'sfim[languages]')" if missing else ""
         print(f"{name:16} {' '.join(row['extensions'])}{hint}")
 
 

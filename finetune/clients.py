@@ -1,7 +1,7 @@
 """What editors and servers send for a sample: a row a client, rendered by its own rules."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -90,10 +90,10 @@ def _as_text(case: Case, text: str) -> list[int]:
     return bos
 
 
-def _by_name(model: str, templates: Mapping[tuple[str, ...], str]) -> str:
-    """The first template all of whose words are in a model's name."""
+def _by_name(model: str, templates: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The first words that are all in a model's name; they stand for a template."""
     lower = model.lower()
-    return next(text for words, text in templates.items() if all(word in lower for word in words))
+    return next(words for words in templates if all(word in lower for word in words))
 
 
 _STABLE = "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>"
@@ -106,6 +106,8 @@ _CODEGEEX = (
 )
 _CONTINUE = {
     ("qwen", "coder"): _PIPES,
+    ("granite", "4"): _PIPES,
+    ("seed", "coder"): "<[fim-prefix]>{prefix}<[fim-suffix]>{suffix}<[fim-middle]>",
     ("starcoder",): _STABLE,
     ("star-coder",): _STABLE,
     ("starchat",): _STABLE,
@@ -118,10 +120,14 @@ _CONTINUE = {
     ("deepseek",): _DEEPSEEK,
     ("codegeex",): _CODEGEEX,
     ("gpt",): "",
+    ("claude",): "",
     ("granite3",): "",
+    ("granite-3",): "",
     (): _STABLE,
 }
 """Words of a model's name, and the prompt that Continue takes for it; empty where it has none."""
+_CONTINUE_TEMPLATES = {("qwen", "coder"), ("codestral",)}
+"""Those whose own template names files; with no other file to show it names none."""
 _OLLAMA = {
     ("qwen2.5-coder",): _PIPES,
     ("codegemma",): _PIPES,
@@ -147,21 +153,22 @@ _INFILL = {  # names llama.cpp looks for in a vocabulary
 
 
 def _continue(case: Case) -> list[int] | str:
-    template = _by_name(case.model, _CONTINUE)
-    if not template:
+    words = _by_name(case.model, _CONTINUE)
+    if not _CONTINUE[words]:
         return "asks a chat model to fill a hole, by the model's name"
     header = named("\n{comment} {path}\n", case.sample.path, case.sample.language).decode()
-    prefix = case.prefix if template.startswith("[SUFFIX]") else header + case.prefix
-    return _as_text(case, _filled(case, template, prefix))
+    prefix = case.prefix if words in _CONTINUE_TEMPLATES else header + case.prefix
+    return _as_text(case, _filled(case, _CONTINUE[words], prefix))
 
 
 def _continue_remedy(case: Case) -> str:
-    used = _by_name(case.model, _CONTINUE)
+    words = _by_name(case.model, _CONTINUE)
+    used = _CONTINUE[words]
     template = _template(case, "{{{prefix}}}", "{{{suffix}}}")
     path = "train with fim.path_header=comment: it names the file in a comment"
     if template != used.replace("{", "{{{").replace("}", "}}}"):
         return f"autocompleteOptions.template: {template!r}; {path}"
-    return _IDS if used.startswith("[SUFFIX]") else path
+    return _IDS if words in _CONTINUE_TEMPLATES else path
 
 
 def _infill(case: Case, spm: bool) -> list[int] | str:
@@ -199,7 +206,7 @@ def _infill_remedy(case: Case, spm: bool) -> str:
 
 
 def _ollama(case: Case) -> list[int] | str:
-    template = _by_name(case.model, _OLLAMA)
+    template = _OLLAMA[_by_name(case.model, _OLLAMA)]
     if not template:
         return "by this name no template with .Suffix is known: 'does not support insert'"
     return _as_text(case, _filled(case, template, case.prefix))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fim import LANGUAGES, FimError, ProvedFormat
+from fim.formats import families_named
 from fim.languages import has_grammar
 from finetune.corpus.build import (
     corpus_fingerprint,
@@ -41,7 +42,10 @@ from finetune.store import (
 )
 from finetune.tokenizer import (
     bytes_per_token,
+    load_format,
     load_run_tokenizer,
+    load_tokenizer,
+    model_hint,
     save_tokenizer,
     tokenizer_identity,
     train_tokenizer,
@@ -85,13 +89,13 @@ def prepare(recipe: Recipe) -> dict[str, Any]:
 
 def _make_packs(recipe: Recipe, sources: str, made_from: str) -> dict[str, Any]:
     started = time.monotonic()
-    if not recipe.model.scratch:
-        load_run_tokenizer(recipe)
+    if not recipe.model.scratch:  # refused before the corpus is read, which may take long
+        load_format(load_tokenizer(recipe.model.name, recipe.model.revision), recipe.model)
     corpus = _build_corpus(recipe, sources)
     documents = count_documents(corpus)
     without_grammar = _warn_of_no_grammar(documents["languages"])
     tokenizer, form = _load_tokenizer(recipe, corpus)
-    _warn_of_new_orders(recipe, form)
+    _warn_of_what_is_new(recipe, form)
     recipe = replace(recipe, fim=_resolved_fim(recipe, form, tokenizer, corpus))
     refused = Refused()
     with stage_folder(recipe.folder / "packs") as folder:
@@ -251,16 +255,20 @@ def _run_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _warn_of_new_orders(recipe: Recipe, form: ProvedFormat) -> None:
-    """Say which orders the base has not seen; a base trained here has seen those it was given."""
+def _warn_of_what_is_new(recipe: Recipe, form: ProvedFormat) -> None:
+    """Say what the base may not have been trained on; one that was made here has seen it."""
     made_here = (Path(recipe.model.name).parent / "recipe.yaml").is_file()
+    if made_here or recipe.model.scratch:
+        return
     new = [order for order in recipe.fim.orders if order not in form.row.trained]
-    if new and not made_here and not recipe.model.scratch:
+    if new:
         known = ", ".join(form.row.trained)
-        print(  # noqa: T201
-            f"warning: {form.name} was trained on {known}; {', '.join(new)} is new to it "
-            "(fim.orders)",
-            file=sys.stderr,
+        _warn(f"{form.name} was trained on {known}; {', '.join(new)} is new to it (fim.orders)")
+    said = recipe.model.format == form.name
+    if not said and form.name not in families_named(model_hint(recipe.model.name)):
+        _warn(
+            f"neither the base's name nor its config says {form.name}; its tokenizer has those "
+            "tokens, but only its maker knows whether it was trained on FIM (model.format)"
         )
 
 
@@ -272,10 +280,9 @@ def _warn_of_no_grammar(languages: dict[str, int]) -> dict[str, int]:
     }  # fmt: skip
     if found:
         installable = any(LANGUAGES[name].distribution for name in found)
-        print(  # noqa: T201
-            f"warning: no grammar for {', '.join(found)} ({sum(found.values())} files), so their "
-            "spans are random" + ("; run: pip install 'sfim[languages]'" if installable else ""),
-            file=sys.stderr,
+        _warn(
+            f"no grammar for {', '.join(found)} ({sum(found.values())} files), so their spans are "
+            "random" + ("; run: pip install 'sfim[languages]'" if installable else "")
         )
     return found
 
@@ -283,12 +290,15 @@ def _warn_of_no_grammar(languages: dict[str, int]) -> dict[str, int]:
 def _warn_of_nothing_held_out(recipe: Recipe, held_out: int) -> None:
     """Say before the training that nothing will measure it."""
     if recipe.evaluate.items and not held_out:
-        print(  # noqa: T201
-            "warning: no file is held out, so nothing will be evaluated; raise "
-            "corpus.split.eval_rate or lower corpus.split.min_files (files under "
-            f"{MIN_EVAL_BYTES} bytes are never held out), or set evaluate.items=0",
-            file=sys.stderr,
+        _warn(
+            "no file is held out, so nothing will be evaluated; raise corpus.split.eval_rate or "
+            f"lower corpus.split.min_files (files under {MIN_EVAL_BYTES} bytes are never held "
+            "out), or set evaluate.items=0"
         )
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, corpus: Path) -> Fim:

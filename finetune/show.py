@@ -97,9 +97,10 @@ def _matches(row: Row, kind: str, language: str) -> bool:
 
 
 def _types(row: Row, construct: str) -> tuple[str, ...]:
-    """Node types of a construct of the row's language."""
+    """Node types of a construct of the row's language, whatever must be inside."""
     language = LANGUAGES.get(row.language)
-    return tuple(language.constructs.get(construct, ())) if language else ()
+    listed = language.constructs.get(construct, ()) if language else ()
+    return tuple(kind.split()[0] for kind in listed)
 
 
 def _nothing_found(rows: Sequence[Row], kind: str, language: str) -> str:

@@ -5,6 +5,7 @@ went in and the sha256 of every file that came out, so that a stage that is done
 that was made from something else is refused.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -88,8 +89,11 @@ def sha256_file(path: Path) -> str:
 
 
 def fingerprint(*values: Any) -> str:
-    """Return 32 hexadecimal digits of anything JSON can hold; equal values give equal digits."""
-    text = json.dumps(values, sort_keys=True, default=str)
+    """Return 32 hexadecimal digits of anything JSON can hold.
+
+    The order of a mapping counts: a table of weights in another order draws otherwise.
+    """
+    text = json.dumps(values, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -104,10 +108,16 @@ def stage_folder(folder: Path) -> Iterator[Path]:
     """Give a fresh folder to write into, and put it in the place of `folder` at the end.
 
     When the block raises, what stood at `folder` before still stands there.
+
+    Raises:
+        FimError: another process is writing it.
     """
     fresh = folder.with_name(f".{folder.name}.new")
+    if fresh.exists():
+        os.close(_lock(fresh))
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
+    lock = _lock(fresh)
     try:
         yield fresh
         fsync_tree(fresh)
@@ -120,6 +130,20 @@ def stage_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Hold a folder until the descriptor is closed or this process ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FimError(f"{folder}: another process is writing there; wait for it") from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
 
 
 def is_leftover(path: Path) -> bool:

@@ -10,7 +10,7 @@ from finetune.recipe import Model, Recipe
 from finetune.store import fingerprint, read_json, sha256_file, write_json
 
 T = TypeVar("T")
-_EXPECTED = (OSError, ValueError, ImportError, KeyError, TypeError)
+_EXPECTED = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
 _ROW = FORMATS["qwen2.5-coder"]
 _PAD = "<|fim_pad|>"
 CONTROL_TOKENS = (_ROW.end, _ROW.prefix, _ROW.middle, _ROW.suffix, _PAD, _ROW.repo, _ROW.file)

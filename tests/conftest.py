@@ -53,7 +53,7 @@ ADDED = {
     "starcoder": _STARCODER,
     "santacoder": "<|endoftext|> <fim-prefix> <fim-middle> <fim-suffix> <fim-pad>",
     "granite-code": _STARCODER,
-    "granite-3": _STARCODER.replace("<|endoftext|>", "<|end_of_text|>"),
+    "granite-3.3": _STARCODER.replace("<|endoftext|>", "<|end_of_text|>"),
     "granite-4": "<|end_of_text|> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|>",
     "stable-code": _STARCODER,
     "refact": _STARCODER,

@@ -22,8 +22,8 @@ def test_the_contract_runs_as_written(tiny_tokenizer):
     ]
     bins = fim.pack_lengths([len(t.input_ids) for t in tokens], capacity=4096)
 
-    assert len(samples) == 3
-    assert sorted(index for bin_ in bins for index in bin_) == [0, 1, 2]
+    assert [sample.window for sample in samples] == list(range(len(samples)))
+    assert sorted(index for bin_ in bins for index in bin_) == list(range(len(samples)))
     packs = [fim.pack([tokens[index] for index in bin_]) for bin_ in bins]
     assert all(sum(pack.seq_lengths) == len(pack.input_ids) <= 4096 for pack in packs)
     assert len(fim.position_ids(packs[0].seq_lengths)) == len(packs[0].input_ids)

@@ -226,9 +226,9 @@ def rows_of(run: Path) -> list[dict]:
     [
         ({"sampler": "node"}, {"kind": "elsewhere"}, {"kinds", "stats"}),
         ({"sampler": "cursor"}, {"kind": "elsewhere"}, {"kinds", "stats"}),
-        ({"sampler": "siblings"}, {"sampler": "guess"}, {"samplers", "stats"}),
+        ({"sampler": "siblings"}, {"sampler": "guess"}, {"samplers", "weights", "stats"}),
         ({"sampler": "empty"}, {"boundary": "somewhere"}, {"stats"}),
-        ({"sampler": "node"}, {"boundary": "somewhere"}, {"boundaries", "stats"}),
+        ({"sampler": "node"}, {"boundary": "somewhere"}, {"boundaries", "weights", "stats"}),
         ({"sampler": "node"}, {"end_byte": 10**9}, {"offsets"}),
         ({"order": "psm", "sampler": "empty"}, {"node_start_byte": -1}, {"offsets"}),
         ({"order": "ar"}, {"end_byte": 10**9}, {"offsets"}),

@@ -3,16 +3,14 @@
 PYTHONPATH=. python -m pytest tests/test_card.py
 """
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import loopback_hub as helper
 import pytest
 import yaml
 
@@ -21,18 +19,6 @@ from finetune.card import model_card
 from finetune.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
-
-
-def load_helper() -> ModuleType:
-    path = Path(__file__).with_name("loopback_hub.py")
-    spec = importlib.util.spec_from_file_location("loopback_hub", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback_hub"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-helper = load_helper()
 
 
 @pytest.fixture(scope="module")

@@ -62,12 +62,9 @@ def test_qwen_is_shown_token_by_token(checked):
 def test_what_each_client_sends_qwen_is_compared(checked):
     clients = checked("qwen2.5-coder", "Qwen2.5-Coder-1.5B")["clients"]
 
-    for name in ("ollama", "vllm"):
+    for name in ("continue", "ollama", "vllm"):
         assert clients[name]["same"]
         assert clients[name]["nearest"] == {"order": "psm", "path_header": "none"}
-    assert clients["continue"]["differences"] == [{"sent": "\n", "trained": ""}]
-    assert clients["continue"]["nearest"]["path_header"] == "comment"
-    assert clients["continue"]["remedy"].startswith("train with fim.path_header=comment")
     assert clients["llama.cpp"]["sends"].startswith(
         "<|repo_name|>myproject\n<|file_sep|>filename\n<|fim_prefix|>def area("
     )
@@ -123,6 +120,41 @@ def test_code_llama_is_what_ollama_sends_and_has_a_blank_in_llama_cpp(checked):
     assert "autocompleteOptions" not in clients["continue"]["remedy"]
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "start"),
+    [
+        ("granite-4", "granite-4.0-micro-base", "<|fim_prefix|>\n# src/shapes.py\ndef area("),
+        ("granite-code", "granite-8b-code-base-4k", "<|fim_prefix|>\n# src/shapes.py\ndef area("),
+        ("starcoder2", "starcoder2-3b", "<fim_prefix>\n# src/shapes.py\ndef area("),
+        ("codestral", "Codestral-22B-v0.1", "<s>[SUFFIX]"),
+        (
+            "seed-coder", "Seed-Coder-8B-Base",
+            "<[begin▁of▁sentence]><[fim-prefix]>\n# src/shapes.py\ndef area(",
+        ),
+    ],
+)  # fmt: skip
+def test_continue_goes_by_the_words_of_a_name(checked, family, name, start):
+    assert checked(family, name)["clients"]["continue"]["sends"].startswith(start)
+
+
+def test_seed_coder_in_continue_needs_its_own_order(checked):
+    clients = checked("seed-coder", "Seed-Coder-8B-Base")["clients"]
+
+    assert not clients["continue"]["same"]
+    assert (
+        "'<[fim-suffix]>{{{suffix}}}<[fim-prefix]>{{{prefix}}}<[fim-middle]>'"
+        in clients["continue"]["remedy"]
+    )
+    assert "501" in clients["llama.cpp"]["reason"]
+
+
+def test_chat_models_are_asked_by_continue_to_fill_a_hole(checked):
+    client = checked("granite-3.3", "granite-3.3-8b-base")["clients"]["continue"]
+
+    assert client["sends"] is None
+    assert client["reason"].startswith("asks a chat model")
+
+
 def test_mellum_in_continue_needs_its_own_order(checked):
     clients = checked("mellum", "Mellum-4b-base")["clients"]
 
@@ -162,6 +194,18 @@ def test_an_end_that_is_not_the_tokenizers_eos_is_warned_of(checked):
     )
 
 
+def test_a_row_from_memory_is_warned_of(checked):
+    assert any(
+        text.startswith("not everything in the row could be looked up: ")
+        for text in checked("glm-4.5")["warnings"]
+    )
+
+
+def test_a_folder_without_a_tokenizer_is_refused_with_the_way_out(tmp_path):
+    with pytest.raises(FimError, match=r"no tokenizer\.json in it; copy the base model's there"):
+        check(str(tmp_path))
+
+
 def test_a_refused_family_is_checked_and_warned_of(checked):
     result = checked("opencoder", "OpenCoder-8B-Base")
 
@@ -174,6 +218,28 @@ def test_no_proof_is_one_line(checked, tmp_path):
         checked("starcoder", "acme")
 
     assert checked("starcoder", "acme", "granite-code")["format"] == "granite-code"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tokenizer.json", "{"), ("tokenizer.json", '{"version": "1.0"}'),
+        ("tokenizer_config.json", "[1]"), ("config.json", "[1]"), ("config.json", "{"),
+    ],
+)  # fmt: skip
+def test_a_folder_with_a_broken_file_is_one_line(tiny_tokenizer, tmp_path, capsys, name, text):
+    folder = tmp_path / "Qwen2.5-Coder-1.5B"
+    tiny_tokenizer("qwen2.5-coder").save_pretrained(folder)
+    assert main(["check", str(folder)]) == 0
+    capsys.readouterr()
+    (folder / name).write_text(text)
+
+    assert main(["check", str(folder)]) == 1
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith(f"error: model '{folder}': ")
 
 
 def test_the_verb_prints_one_object_or_one_line(tiny_tokenizer, tmp_path, capsys):

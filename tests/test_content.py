@@ -171,6 +171,26 @@ def test_a_tokenizer_that_joins_words_encodes_whole_texts(tiny_tokenizer):
     assert ids_of("x s;").tolist() != [*ids_of("x"), *ids_of(" s;")]
 
 
+def test_one_token_over_a_joint_is_enough_to_encode_whole_texts():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    merges = [("o", "n"), ("Ġ", "s"), ("on", "Ġs")]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *("".join(merge) for merge in merges)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    content = content_tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend))
+
+    ids = content.encode(b"return on self")
+
+    assert content.sizes is not None  # only the token stands in the way
+    assert can_join(content.ids_of)  # as far as words without it tell
+    assert content.pieces is None
+    assert vocabulary["onĠs"] in ids
+
+
 def test_another_encoder_is_asked_for_ids_and_only_for_these(tiny_tokenizer):
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer("starcoder2").backend_tokenizer

@@ -316,6 +316,17 @@ def test_loss_on_all_is_taken_on_all_but_the_first_token(qwen):
     assert tokens.labels[1:].tolist() == tokens.input_ids[1:].tolist()
 
 
+def test_a_bos_of_two_tokens_and_the_text_of_a_layout_take_no_loss(tiny_tokenizer):
+    tokenizer = tiny_tokenizer("codegeex4")
+
+    tokens = encode(short(order="spm"), resolve_format(tokenizer), tokenizer, max_length=256)
+
+    trained = tokens.labels[tokens.labels != -100].tolist()
+    assert "".join(tokenizer.convert_ids_to_tokens(trained)) == (
+        "<|user|><|code_suffix|>Ċ<|code_prefix|>aĠ=Ġ<|code_middle|><|assistant|>f(b)<|user|>"
+    )
+
+
 @pytest.mark.parametrize(("family", "order"), FIM_ORDERS)
 def test_headers_context_and_the_first_token_take_no_loss(tiny_tokenizer, family, order):
     tokenizer = tiny_tokenizer(family)
@@ -465,7 +476,7 @@ def test_a_prompt_leaves_room_for_the_completion(qwen):
     prompt = encode_prompt(sample(), form, tokenizer, max_length=300, max_new_tokens=100)
 
     assert 150 < len(prompt) <= 199
-    with pytest.raises(TooLong):
+    with pytest.raises(TooLong, match="a MIDDLE of 297 tokens does not fit 300"):
         encode_prompt(sample(), form, tokenizer, max_length=300, max_new_tokens=297)
 
 

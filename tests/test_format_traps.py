@@ -10,7 +10,15 @@ import pytest
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from fim import FORMATS, FimError, Sample, content_tokenizer, encode, resolve_format
+from fim import (
+    FORMATS,
+    ControlToken,
+    FimError,
+    Sample,
+    content_tokenizer,
+    encode,
+    resolve_format,
+)
 
 CASES = [(family, order) for family, row in FORMATS.items() for order in row.orders]
 
@@ -43,7 +51,7 @@ SPELLINGS = {
 @pytest.mark.parametrize(
     ("family", "own"),
     [("santacoder", "hyphens"), ("starcoder", "underscores"), ("mellum", "underscores"),
-     ("granite-3", "underscores"), ("qwen2.5-coder", "pipes"), ("granite-4", "pipes"),
+     ("granite-3.3", "underscores"), ("qwen2.5-coder", "pipes"), ("granite-4", "pipes"),
      ("codegemma", "pipes"), ("seed-coder", "brackets")],
 )  # fmt: skip
 def test_one_sign_in_a_sentinel_decides(tiny_tokenizer, family, own):
@@ -200,6 +208,37 @@ def test_a_sentinel_only_decoding_skips_is_still_a_control_token(tiny_tokenizer)
 
     assert tokenizer.decode([401, 403], skip_special_tokens=True) != ""
     assert {tokenizer.convert_tokens_to_ids(t) for t in SPELLINGS["pipes"]} <= content.control_ids
+
+
+def test_blanks_that_a_vocabulary_adds_as_a_token_are_text(tiny_tokenizer):
+    state = json.loads(tiny_tokenizer("codegemma").backend_tokenizer.to_str())
+    state["model"]["vocab"]["▁▁"] = added = 900  # Gemma's symbols are pieces that merges make, too
+    state["model"]["merges"].insert(0, ["▁", "▁"])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    state["added_tokens"].append({"id": added, "content": "▁▁"} | flags)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    content = content_tokenizer(tokenizer)
+
+    ids = content.encode(b"if x:\n  y")
+
+    assert ids == tokenizer.encode("if x:\n  y", add_special_tokens=False)
+    assert added in ids
+    assert added not in content.control_ids
+    assert content.decode(ids) == "if x:\n  y"
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_text_that_merges_make_a_control_token_is_refused(tiny_tokenizer, guarded):
+    state = json.loads(tiny_tokenizer("qwen2.5-coder").backend_tokenizer.to_str())
+    state["model"]["vocab"]["<|"] = state["added_tokens"][-1]["id"]
+    state["added_tokens"][-1]["content"] = "<|"
+    state["model"]["merges"].insert(0, ["<", "|"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)))
+    content = content_tokenizer(tokenizer)
+
+    assert content.encode(b"a < | b", guarded)
+    with pytest.raises(ControlToken, match="the text encodes to a control token of the tokenizer"):
+        content.encode(b"a <| b", guarded)
 
 
 def test_a_lone_added_word_that_is_no_sentinel_is_no_family(tiny_tokenizer):

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from fim import FORMATS, FimError, content_tokenizer, resolve_format
-from fim.formats import control_tokens
+from fim.formats import control_tokens, families_named
 from fim.layouts import VERIFIED
 from finetune.recipe import Model
 from finetune.tokenizer import load_format, model_hint
@@ -37,7 +37,7 @@ NAMES = ("PRE", "SUF", "MID")
 
 
 VOCABULARIES = {  # told apart by their tokens alone
-    "qwen2.5-coder", "qwen3-coder", "codeqwen1.5", "starcoder2", "santacoder", "granite-3",
+    "qwen2.5-coder", "qwen3-coder", "codeqwen1.5", "starcoder2", "santacoder", "granite-3.3",
     "granite-4", "deepseek-coder", "deepseek-coder-v2", "codellama", "aixcoder", "codegemma",
     "codestral", "seed-coder", "glm-4.5", "codegeex4", "incoder", "codegen2.5", "phi-4",
 }  # fmt: skip
@@ -84,11 +84,31 @@ def test_the_name_of_a_model_tells_what_its_vocabulary_does_not(tiny_tokenizer, 
         ("codestral", "mistralai/Codestral-22B-v0.1 mistral", "codestral"),
         ("codestral", "mistralai/Mamba-Codestral-7B-v0.1 mamba2", "mistral-v3"),
         ("codestral", "mistralai/Mistral-7B-v0.3", "mistral-v3"),
+        ("codestral", "mistralai/Mistral-Small-24B-Base-2501 mistral", "mistral-v3"),
+        ("codestral", "mistralai/Ministral-8B-Instruct-2410 mistral", "mistral-v3"),
+        ("codestral", "mistralai/Devstral-Small-2505 MistralForCausalLM", "mistral-v3"),
         ("phi-4", "microsoft/phi-4", "phi-4"),
     ],
 )
 def test_a_hint_is_taken_where_the_tokenizer_bears_it_out(tiny_tokenizer, tokenizer, hint, family):
     assert resolve_format(tiny_tokenizer(tokenizer), hint=hint).name == family
+
+
+@pytest.mark.parametrize(
+    ("hint", "named"),
+    [
+        ("granite-3.3-8b-base granite", {"granite-3.3"}),
+        ("granite-3.1-8b-base granite", set()),  # no FIM on its card
+        ("granite-34b-code-base-8k", {"granite-code"}),
+        ("DeepSeek-Coder-V2-Lite-Base deepseek_v2", {"deepseek-coder-v2"}),
+        ("DeepSeek-V2-Lite deepseek_v2", set()),
+        ("Qwen2.5-Coder-1.5B-Instruct qwen2", {"qwen2.5-coder"}),
+        ("Qwen2.5-7B qwen2", set()),
+        ("my-model mistral MistralForCausalLM", set()),
+    ],
+)
+def test_a_name_means_a_family_only_where_its_makers_trained_fim(hint, named):
+    assert families_named(hint) == named
 
 
 def test_a_name_that_the_vocabulary_contradicts_is_not_trusted(tiny_tokenizer):
@@ -184,10 +204,11 @@ def test_a_proof_leaves_the_callers_tokenizer_as_it_is(tiny_tokenizer):
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = True
     backend.enable_truncation(7)
+    backend.enable_padding(length=7)
 
     assert resolve_format(tokenizer).name == "starcoder2"
     assert backend.encode_special_tokens
-    assert backend.truncation["max_length"] == 7
+    assert backend.truncation["max_length"] == backend.padding["length"] == 7
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(tiny_tokenizer):

@@ -49,7 +49,7 @@ GOLDEN = {
         "spm": "<fim_prefix> <fim_suffix> z <fim_middle> x q <|endoftext|>",
         "ar": "q <|endoftext|>",
     },
-    "granite-3": {
+    "granite-3.3": {
         "psm": "<fim_prefix> x <fim_suffix> z <fim_middle> q <|end_of_text|>",
         "spm": "<fim_prefix> <fim_suffix> z <fim_middle> x q <|end_of_text|>",
         "ar": "q <|end_of_text|>",

@@ -84,7 +84,7 @@ def test_every_construct_of_a_row_is_found(language):
 def test_every_node_type_of_a_row_exists_in_its_grammar(language):
     row = LANGUAGES[language]
 
-    construct_query(language)  # refuses a node type or a field that the grammar does not have
+    construct_query(language, tuple(row.constructs))  # refuses what the grammar does not have
     assert set(row.constructs) <= set(CONSTRUCTS)
     for kind in (*row.bodies, *(mark.split()[0] for mark in row.marks)):
         assert grammar(language).id_for_node_kind(kind, True), kind
@@ -99,7 +99,7 @@ def test_a_function_has_a_field_for_its_body_or_the_row_says_what_it_is(language
         assert row.bodies == ()
         return
     syntax = parse(FILES[language].read_bytes(), language)
-    query = tree_sitter.QueryCursor(construct_query(language))
+    query = tree_sitter.QueryCursor(construct_query(language, ("function",)))
     functions = query.captures(syntax.root)["function"]
 
     bodies = [
@@ -256,9 +256,13 @@ def test_a_listed_language_says_what_its_grammar_needs(monkeypatch, capsys):
     assert lines.keys() == rows.keys() == LANGUAGES.keys()
     assert "pip install 'sfim[languages]'" in lines["swift"]
     assert "pip install" not in lines["python"] + lines["r"]
+    asked_for = {name for name, line in lines.items() if "corpus.filters.languages" in line}
+    assert asked_for == {"json", "markdown", "restructuredtext"}
+    assert not rows["json"]["by_default"]
     assert rows["swift"]["grammar"] is rows["r"]["grammar"] is None
     assert rows["go"] == {
         "extensions": [".go"],
         "constructs": list(LANGUAGES["go"].construct_names),
+        "by_default": True,
         "grammar": installed("tree-sitter-go"),
     }

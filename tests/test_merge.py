@@ -3,14 +3,13 @@
 PYTHONPATH=. python -m pytest tests/test_merge.py
 """
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import loopback_hub as helper
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -34,18 +33,6 @@ ids = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), d
 ours = [name for name in sys.modules if name.split(".")[0] in ("fim", "finetune")]
 print(json.dumps([ids[0].tolist(), ours]))
 """
-
-
-def load_helper() -> ModuleType:
-    path = Path(__file__).with_name("loopback_hub.py")
-    spec = importlib.util.spec_from_file_location("loopback_hub", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback_hub"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-helper = load_helper()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from fim import ControlToken, Document, FimError, TooLong, encode
 from fim.samples import num_windows
@@ -21,6 +22,7 @@ from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
 from finetune.recipe_corpus import Corpus, Source, Split
 from finetune.recipe_file import read_recipe
 from finetune.sampling import SHARD_DOCUMENTS, Encoder, encode_documents
+from finetune.store import stage_folder
 from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
 
 SOURCE = (
@@ -162,6 +164,21 @@ def test_what_a_kill_leaves_is_no_reason_to_refuse_the_run_folder(run, monkeypat
         prepare(run)
 
 
+def test_a_stage_that_another_process_is_writing_is_refused_and_left_alone(tmp_path):
+    with stage_folder(tmp_path / "corpus") as fresh:
+        (fresh / "a").write_text("first")
+        with (
+            pytest.raises(FimError, match="another process is writing there"),
+            stage_folder(tmp_path / "corpus"),
+        ):
+            pass
+
+    assert (tmp_path / "corpus" / "a").read_text() == "first"
+    with stage_folder(tmp_path / "corpus") as fresh:
+        (fresh / "a").write_text("second")
+    assert (tmp_path / "corpus" / "a").read_text() == "second"
+
+
 def test_sources_that_give_nothing_leave_no_run_folder(run):
     for file in Path(run.corpus.sources[0].folder).iterdir():
         file.unlink()
@@ -239,6 +256,36 @@ def test_another_grammar_makes_the_corpus_again(run, monkeypatch, library, is_ma
     prepare(run)
 
     assert (manifest.stat().st_mtime_ns != before) == is_made_again
+
+
+@pytest.mark.parametrize("name", ["documents.parquet", "skipped.parquet"])
+def test_a_damaged_corpus_is_made_again(run, name):
+    prepare(run)
+    path = run.folder / "corpus" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+
+    prepare(run)
+
+    assert path.read_bytes() == whole
+
+
+def test_weights_in_another_order_draw_otherwise_and_make_packs_again(run):
+    tables = ({"node": 0.5, "random": 0.5}, {"random": 0.5, "node": 0.5})
+    runs = [replace(run, fim=replace(run.fim, samplers=table)) for table in tables]
+
+    prints = [prepare_fingerprint(each) for each in runs]
+    samplers = []
+    for each in runs:
+        prepare(each)
+        samplers.append(parquet.read_table(_rows_of(each), columns=["sampler"]))
+
+    assert prints[0] != prints[1]
+    assert samplers[0] != samplers[1]
+
+
+def _rows_of(run: Recipe) -> Path:
+    return run.folder / "packs" / "train" / "samples.parquet"
 
 
 def test_a_run_that_nothing_will_measure_is_warned_of(run, capsys):
@@ -356,3 +403,10 @@ def test_a_worker_that_dies_is_one_line(recipe, documents, monkeypatch):
 
     with pytest.raises(FimError, match=r"a worker process died.*set corpus\.workers=1"):
         list(encode_documents(documents, with_workers(recipe, 2), epochs=1))
+
+
+@pytest.mark.parametrize(("named", "warned"), [("auto", True), ("qwen2.5-coder", False)])
+def test_a_base_that_nothing_but_its_vocabulary_speaks_for_is_warned_of(run, capsys, named, warned):
+    prepare(replace(run, model=replace(run.model, format=named)))
+
+    assert ("neither the base's name nor its config" in capsys.readouterr().err) == warned

@@ -6,7 +6,6 @@ huggingface_hub reads HF_ENDPOINT when it is imported.
 PYTHONPATH=. python -m pytest tests/test_publish.py
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -16,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import loopback_hub as helper
 import pytest
 import yaml
 
@@ -58,18 +57,6 @@ ADAPTER = [
     "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
 JUNK = ("training_args.bin", "optimizer.pt", "notes.txt", ".env", "adapter_model.bin", "x.py")
-
-
-def load_helper() -> ModuleType:
-    path = Path(__file__).with_name("loopback_hub.py")
-    spec = importlib.util.spec_from_file_location("loopback_hub", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loopback_hub"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-helper = load_helper()
 
 
 def environment(folder: Path, endpoint: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ TEMPLATES = {
     ("starcoder2", "spm"):
         "<repo_name>acme<file_sep>far.py\nfar = 1\n<file_sep>near.py\nnear = 1\n"
         "<file_sep><fim_prefix><fim_suffix>\n<fim_middle>src/a.py\na = ",
-    ("granite-3", "psm"):
+    ("granite-3.3", "psm"):
         "<reponame>acme<filename>far.py\nfar = 1\n<filename>near.py\nnear = 1\n"
         "<fim_prefix><filename>src/a.py\na = <fim_suffix>\n<fim_middle>",
     ("mellum", "spm"):
@@ -172,6 +172,38 @@ def test_a_file_that_does_not_fit_makes_room_for_one_that_does(tiny_tokenizer):
 
     assert "near = 1" in written(tokenizer, tokens.input_ids)
     assert "huge.py" not in written(tokenizer, tokens.input_ids)
+
+
+def test_a_neighbor_that_cannot_fit_is_not_tokenized(tiny_tokenizer, monkeypatch):
+    tokenizer = tiny_tokenizer("qwen2.5-coder")
+    form = resolve_format(tokenizer)
+    huge = Document(repo="acme", path="huge.py", language="python", text=b"x = 2\n" * 1_000)
+    seen = []
+    encoded = ContentTokenizer.encoded
+    monkeypatch.setattr(
+        ContentTokenizer, "encoded", lambda *args: seen.append(args[1]) or encoded(*args)
+    )
+
+    encode(short(), form, tokenizer, max_length=256, context=[*FILES, huge])
+
+    assert short().prefix in seen
+    assert huge.text not in seen
+
+
+def test_a_neighbor_is_remembered_for_one_family(tiny_tokenizer):
+    tokenizer = tiny_tokenizer("starcoder")
+    neighbor = Document(repo="acme", path="end.py", language="python", text=b"no_newline = 1")
+
+    starcoder, refact = (
+        written(tokenizer, encode(
+            short(), resolve_format(tokenizer, family), tokenizer, max_length=256,
+            context=[neighbor],
+        ).input_ids)
+        for family in ("starcoder", "refact")
+    )  # fmt: skip
+
+    assert "<filename>end.py\nno_newline = 1<fim_prefix>" in starcoder
+    assert "# end.py\nno_newline = 1\n<fim_prefix>" in refact
 
 
 def test_a_neighbor_is_tokenized_once(tiny_tokenizer, monkeypatch):

@@ -118,6 +118,16 @@ def test_kind_and_language_choose(make_run, run, kind, language, expected):
     assert all(re.search(expected, head) for head in heads)
 
 
+def test_a_construct_is_found_whose_row_says_what_must_be_inside(make_run):
+    files = {f"p{n}.c": f"struct point{n} {{\n    int x{n};\n    int y;\n}};\n" for n in range(40)}
+    _, folder = make_run(files, fim_rate=1.0, samplers={"node": 1.0})
+
+    heads = [shown.split("\n")[0] for shown in show_samples(folder, 3, "class", "c")]
+
+    assert heads
+    assert all(" struct_specifier (" in head for head in heads)
+
+
 @pytest.mark.parametrize(
     ("kind", "language", "said"),
     [

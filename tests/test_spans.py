@@ -420,5 +420,5 @@ def test_a_file_without_structure_takes_no_longer_than_a_few_times_its_parse(tex
         )
     )  # fmt: skip
 
-    assert len(samples) == -(-len(text) // 12_000)
+    assert len(text) // 12_000 <= len(samples) <= len(text) // 12_000 + 1
     assert time.process_time() - started < 1 + 40 * parsing
