@@ -34,7 +34,7 @@ from finetune.sampling import Encoder  # noqa: E402
 from finetune.tokenizer import save_tokenizer, train_tokenizer  # noqa: E402
 
 LOOSE = Filters(
-    max_bytes=4_000_000, max_line_length=10**9, max_mean_line_length=1e9, max_error_rate=0.99,
+    max_bytes=4_000_000, max_line_length=10**9, max_mean_line_length=1e9, max_error_rate=1.0,
     generated=False, vendored=False,
 )  # fmt: skip
 ORIGINAL_BYTES = 20_000

@@ -4,8 +4,9 @@
 
 Every round gives each of the jobs the same files, which none of them has seen; the order of the
 jobs changes from round to round. Times are CPU time, medians over the rounds. Without `--corpus`
-the files are the standard library's. The tokenizer is Qwen's where `SFIM_TEST_DATA` names a folder
-with `tok-qwen2`, else one of its kind trained here; the other, of StarCoder's kind, always is.
+the files are those of `python bench/fetch.py`. The tokenizer is Qwen's where `SFIM_TEST_DATA` names
+a folder with `tok-qwen2`, else one of its kind trained here; the other, of StarCoder's kind, always
+is.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import gc
 import os
 import random
 import statistics
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +22,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import fetch
 
 from fim import FORMATS, Document, content_tokenizer, detect_language, pack, pack_lengths
 from fim.syntax import parse
@@ -35,7 +37,6 @@ from finetune.tokenizer import bytes_per_token, load_run_tokenizer, save_tokeniz
 MAX_LENGTH = 8_192
 VOCAB_SIZE = 32_768
 TRAINING_BYTES = 6_000_000
-LIBRARY = {"python": [sysconfig.get_path("stdlib")]}
 
 Job = Callable[[list[Document]], int]
 
@@ -309,7 +310,8 @@ def main() -> None:
         folders.setdefault(language, []).append(folder)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parts = arguments.rounds + 1
-    corpus = read_corpus(folders or LIBRARY, int(arguments.mb * 1e6 * parts))
+    folders = folders or {name: list(map(str, fetch.folders(name))) for name in fetch.LANGUAGES}
+    corpus = read_corpus(folders, int(arguments.mb * 1e6 * parts))
     megabytes = {k: sum(len(d.text) for d in v) / 1e6 / parts for k, v in corpus.items()}
     engines = ["transformers", *(["fastokens"] if find_spec("fastokens") else [])]
     with tempfile.TemporaryDirectory() as scratch:
