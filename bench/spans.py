@@ -3,9 +3,8 @@
     python bench/spans.py --corpus java=/usr/lib/jvm/src --corpus go=/usr/share/go-1.19/src
 
 Everything is a ratio of CPU times on one core, interleaved file by file, median of the rounds.
-Python's files are the standard library's. Those of other languages are found in the folders given,
-or in ~/.cache/sfim-bench/LANGUAGE, where whatever has been fetched lies, for instance by
-`npm pack eslint`, `apt-get download golang-1.19-src` or `pip download --no-deps --no-binary :all:`.
+Python's files are the standard library's; those of the other languages come from
+`python bench/fetch.py`, or from the folders given.
 """
 
 import argparse
@@ -19,13 +18,13 @@ from pathlib import Path
 from statistics import median
 from time import process_time
 
+import fetch
 import tree_sitter
 from peers import ast_fim, character_cut, visit_all
 
 from fim import LANGUAGES, Document, SpanPolicy, choose_span, make_samples, parse
 from fim.languages import grammar
 
-CACHE = Path.home() / ".cache" / "sfim-bench"
 MIN_BYTES, MAX_BYTES, PEER_BYTES = 200, 1_000_000, 20_000
 DENSITY = 500
 """Bytes of file for each span where many are drawn."""
@@ -148,7 +147,7 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=5.0, help="megabytes of each language")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    folders = {name: CACHE / name for name in LANGUAGES if (CACHE / name).is_dir()}
+    folders = {name: fetch.CACHE / name for name in fetch.LANGUAGES[1:]}
     folders = {"python": Path(sysconfig.get_path("stdlib"))} | folders
     folders |= {name: Path(folder) for name, _, folder in (c.partition("=") for c in given.corpus)}
     for language, folder in folders.items():
