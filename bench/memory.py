@@ -19,7 +19,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from itertools import accumulate
+from importlib.util import find_spec
+from itertools import accumulate, product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -158,20 +159,24 @@ def processes(place: Path, megabytes: int, rounds: int) -> None:
     write_corpus(corpus, recipe.corpus, seed=0)
     _load(corpus)
     rates: dict[tuple[str, int], list[float]] = {}
+    engines = ("transformers", "fastokens") if find_spec("fastokens") else ("transformers",)
     with ProcessPoolExecutor(
         2, mp_context=get_context("spawn"), initializer=_load, initargs=(corpus,)
     ) as pool:
         parse_rate(pool, 2)  # both are started now
-        for _ in range(rounds):
-            for number in (1, 2):
-                rates.setdefault(("parse", number), []).append(parse_rate(pool, number))
-                rates.setdefault(("encode", number), []).append(encode_rate(recipe, number))
+        for _, number in product(range(rounds), (1, 2)):
+            rates.setdefault(("parsing", number), []).append(parse_rate(pool, number))
+            for engine in engines:
+                with_engine = replace(recipe, model=replace(recipe.model, tokenizer=engine))
+                rate = encode_rate(with_engine, number)
+                rates.setdefault((f"encoding by {engine}", number), []).append(rate)
     median = {key: statistics.median(values) for key, values in rates.items()}
-    gains = {what: median[what, 2] / median[what, 1] for what in ("parse", "encode")}
+    gains = {what: median[what, 2] / median[what, 1] for what, number in median if number == 2}
     for what, gain in gains.items():
-        one, two = median[what, 1], median[what, 2]
-        print(f"{what}: {one:.2f} MB/s in one process, {two:.2f} in two, {gain:.2f} times as much")
-    print(f"encoding gains {gains['encode'] / gains['parse']:.3f} of what parsing gains")
+        print(
+            f"{what}: {median[what, 1]:.2f} MB/s in one process, {median[what, 2]:.2f} in two, "
+            f"{gain:.2f} times as much, {gain / gains['parsing']:.3f} of what parsing gains"
+        )
 
 
 def main(arguments: Sequence[str]) -> None:
