@@ -15,6 +15,8 @@ from fim.languages import LANGUAGES
 
 PATH_HEADERS = ("none", "comment", "family")
 COMMENT_HEADER = "{comment} {path}{end}\n"
+Piece = tuple[str, str]
+"""`("token", TOKEN)`, or `("text", TEMPLATE)` as `named` fills it."""
 _BYTES_PER_TOKEN = 16
 """A file of more bytes than this per token that is left is not tried."""
 _KEPT_FILES, _KEPT_BYTES = 512, 65_536
@@ -49,19 +51,41 @@ def header_ids(
     Raises:
         FimError: an unknown style.
     """
+    before, inside = header_pieces(form, style)
+
+    def ids(pieces: list[Piece]) -> list[int]:
+        return [
+            token
+            for kind, text in pieces
+            for token in (
+                [form.ids[text]]
+                if kind == "token"
+                else content.encode(named(text, sample.path, sample.language), guarded)
+            )
+        ]
+
+    return ids(before), ids(inside)
+
+
+def header_pieces(form: ProvedFormat, style: str) -> tuple[list[Piece], list[Piece]]:
+    """Return what names the file, before the block and before the prefix.
+
+    Raises:
+        FimError: an unknown style.
+    """
     if style == "none":
         return [], []
     if style not in PATH_HEADERS:
         raise FimError(f"unknown path header {style!r}; known: {', '.join(PATH_HEADERS)}")
     row = form.row
     if style == "family" and row.file in form.ids:
-        file = [form.ids[row.file]]
-        path = content.encode(named("{path}\n", sample.path, sample.language), guarded)
-        return {"before": (file + path, []), "split": (file, path), "inside": ([], file + path)}[
-            row.path
-        ]
+        token, path = ("token", row.file), ("text", "{path}\n")
+        places = {
+            "before": ([token, path], []), "split": ([token], [path]), "inside": ([], [token, path])
+        }  # fmt: skip
+        return places[row.path]
     text = row.header if style == "family" else COMMENT_HEADER
-    return [], content.encode(named(text, sample.path, sample.language), guarded) if text else []
+    return [], [("text", text)] if text else []
 
 
 def repository_ids(

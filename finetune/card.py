@@ -11,7 +11,7 @@ import yaml
 
 from fim import ProvedFormat
 from fim.formats import Text
-from fim.repository import COMMENT_HEADER
+from fim.repository import header_pieces
 from finetune.model import read_run, tuned_folder
 from finetune.recipe import Recipe
 from finetune.report import METRICS
@@ -163,18 +163,9 @@ _Piece = tuple[str, str]
 
 def _path_header(facts: _Facts) -> tuple[list[_Piece], list[_Piece]]:
     """What names the file, before the block and before the prefix, as `fim.encode` has it."""
-    row, style = facts.form.row, facts.recipe.fim.path_header
-    if style == "none":
-        return [], []
-    if style == "family" and row.file in facts.form.ids:
-        token, path = ("token", row.file), ("text", "{path}\n")
-        places = {
-            "before": ([token, path], []), "split": ([token], [path]), "inside": ([], [token, path])
-        }  # fmt: skip
-        return places[row.path]
-    text = row.header if style == "family" else COMMENT_HEADER
-    text = text.replace("{end}", "")  # few languages have one
-    return [], [("text", text)] if text else []
+    before, inside = header_pieces(facts.form, facts.recipe.fim.path_header)
+    # few languages have an end to their comments
+    return before, [(kind, text.replace("{end}", "")) for kind, text in inside]
 
 
 def _pieces(facts: _Facts, order: str) -> Iterator[_Piece]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fim import LANGUAGES, Document, FimError, detect_language
 from finetune.corpus.dedup import Record, exact_duplicates, make_record, skip_record
-from finetune.corpus.filters import HEAD_BYTES, check_document, to_document
+from finetune.corpus.filters import HEAD_BYTES, check_document, kept_languages, to_document
 from finetune.corpus.git import resolve_commit
 from finetune.corpus.sources import (
     File,
@@ -90,7 +90,7 @@ def corpus_fingerprint(corpus: Corpus) -> str:
     Raises:
         FimError: a source does not exist.
     """
-    kept = corpus.filters.languages or [n for n, row in LANGUAGES.items() if row.by_default]
+    kept = kept_languages(corpus.filters)
     states = [_source_state(source, kept) for source in corpus.sources]
     return fingerprint(asdict(without_refs(corpus)), states)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import cache
 
 import fim
 from fim import Document, FimError, Syntax
@@ -66,11 +67,16 @@ def check_document(document: Document, filters: Filters) -> str | None:
     return next(filter(None, (rule(document, filters) for rule in RULES)), None)
 
 
+@cache
+def kept_languages(filters: Filters) -> frozenset[str]:
+    """Return the rows of `LANGUAGES` whose files are kept."""
+    usual = (name for name, row in LANGUAGES.items() if row.by_default)
+    return frozenset(filters.languages or usual)
+
+
 def other_language(document: Document, filters: Filters) -> str | None:
     """Drop files in a language that was not asked for."""
-    wanted = filters.languages
-    kept = document.language in wanted if wanted else LANGUAGES[document.language].by_default
-    return None if kept else "other-language"
+    return None if document.language in kept_languages(filters) else "other-language"
 
 
 def too_small(document: Document, filters: Filters) -> str | None:
