@@ -95,6 +95,8 @@ class Sample:
     node_start_byte: int = 0
     ends_document: bool = True
     """Whether an AR piece reaches the document's end, and so carries the end token."""
+    is_fallback: bool = False
+    """Whether an AR piece stands in for a MIDDLE that was wanted and not found."""
 
     @property
     def end_byte(self) -> int:

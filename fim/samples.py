@@ -7,6 +7,7 @@ for any number of workers, any order of files and after any restart, and new one
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 
 from fim.constructs import to_span
@@ -71,7 +72,8 @@ def make_samples(
     for window in range(num_windows(document, window_bytes, seed, epoch)):
         rng = make_rng(seed, epoch, document.id, window)
         sample = None
-        if rng.random() < fim_rate and is_code:
+        wants_middle = rng.random() < fim_rate
+        if wants_middle and is_code:
             fields = {
                 "order": draw_name(orders, rng),
                 # from the budgets real clients use: llama.cpp gives the prefix .75, Continue .6
@@ -80,7 +82,9 @@ def make_samples(
                 "window": window,
             }
             sample = _fim_sample(document, syntax(), policy, rng, covered, accept, fields)
-        yield sample or _ar_sample(document, syntax, window_bytes, rng, epoch, window)
+        yield sample or replace(
+            _ar_sample(document, syntax, window_bytes, rng, epoch, window), is_fallback=wants_middle
+        )
 
 
 def num_windows(document: Document, window_bytes: int, seed: int, epoch: int) -> int:

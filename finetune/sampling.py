@@ -22,7 +22,6 @@ from fim import (
     Tokens,
     TooLong,
     encode,
-    make_rng,
     make_samples,
 )
 from finetune.neighbors import Neighbors
@@ -252,20 +251,11 @@ class Encoder:
         ):  # fmt: skip
             tokens = accepted.pop(sample.window, None)
             tokens = tokens or self._encode(sample, context, refused.lost)
-            if sample.order == "ar" and self._wanted_fim(sample):
+            if sample.is_fallback:
                 refused.fallback[_fallback_reason(document, tried)] += 1
             tried = False
             if tokens is not None:
                 yield Encoded(replace(sample, prefix=b"", suffix=b""), tokens)
-
-    def _wanted_fim(self, sample: Sample) -> bool:
-        """Whether the window of an autoregressive sample was to have a MIDDLE.
-
-        Source:
-            `make_samples`: it is the first draw of a window's generator.
-        """
-        rng = make_rng(self.fim.seed, sample.epoch, sample.document_id, sample.window)
-        return rng.random() < self.fim.fim_rate
 
     def _encode(
         self, sample: Sample, context: Sequence[Document], counts: Counter[str]
