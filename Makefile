@@ -25,7 +25,7 @@ help:
 	@echo "make control               the same for an adapter trained on other code; takes REPO"
 	@echo "make test                  all tests; more arguments in PYTEST_ARGS"
 	@echo "make lint                  ruff: rules and formatting"
-	@echo "make bench                 speed and memory, as ratios; half an hour, fetches 80 MB of code"
+	@echo "make bench                 speed and memory, as ratios; forty minutes, fetches 95 MB of code"
 	@echo "make clean                 delete .venv, caches and dist/; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter. PIP_ARGS goes to pip; on Linux without a GPU"
@@ -58,7 +58,7 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-BENCHES := packing spans pipeline memory standard_library
+BENCHES := packing spans pipeline memory standard_library corpus kill find_secrets duplicates order
 
 bench: .venv/.installed
 	.venv/bin/python bench/fetch.py

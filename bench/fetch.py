@@ -1,10 +1,11 @@
-"""Real code of six languages for the benchmarks, from the package registries.
+"""Real code for the benchmarks, from the package registries.
 
     python bench/fetch.py
 
-Downloads source packages of fixed versions from PyPI and npm, about 80 MB, checks their digests and
-unpacks them under ~/.cache/sfim-bench/LANGUAGE/, once. Licences differ by package: they are for
-measuring. Python's files are those of the standard library and of what is installed beside it.
+Downloads source packages of fixed versions from PyPI and npm, about 95 MB, checks their digests and
+unpacks them under ~/.cache/sfim-bench/LANGUAGE/, once: 190 MB of different files. Licences differ
+by package: they are for measuring. Python's files are those of the standard library and of what is
+installed beside it.
 """
 
 import base64
@@ -21,6 +22,7 @@ from pathlib import Path
 
 CACHE = Path.home() / ".cache" / "sfim-bench"
 LANGUAGES = ("python", "java", "go", "rust", "cpp", "javascript")
+"""Those that are compared with one another; the corpus has TypeScript beside them."""
 PACKAGES = (
     ("java", "npm", "react-native", "0.68.0"),
     ("go", "pypi", "wandb", "0.31.0"),
@@ -30,6 +32,9 @@ PACKAGES = (
     ("javascript", "npm", "eslint", "9.0.0"),
     ("javascript", "npm", "mathjs", "15.2.0"),
     ("javascript", "npm", "webpack", "5.112.2"),
+    ("typescript", "npm", "effect", "4.1.0"),
+    ("typescript", "npm", "rxjs", "7.8.2"),
+    ("typescript", "npm", "viem", "2.57.20"),
 )
 """Language, registry, name and version."""
 

@@ -26,10 +26,10 @@ from pathlib import Path
 
 from fim import Document, parse
 from finetune.corpus.build import read_documents, write_corpus
-from finetune.corpus.sources import source_path
+from finetune.corpus.sources.read import source_path
 from finetune.prepare import prepare
 from finetune.recipe import Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
+from finetune.recipe_corpus import Corpus, Dedup, Source, Split
 from finetune.sampling import encode_documents
 from finetune.tokenizer import save_tokenizer, train_tokenizer
 
@@ -61,7 +61,10 @@ def make_recipe(place: Path, code: str) -> Recipe:
         runs=str(place / "runs"),
         model=Model(name=str(place / "base")),
         corpus=Corpus(
-            sources=(Source(folder=str(place / code)),), split=Split(eval_rate=0.0), workers=2
+            sources=(Source(folder=str(place / code)),),
+            split=Split(eval_rate=0.0),
+            workers=2,
+            dedup=Dedup(exact=False, near=False),  # the corpus is made of copies
         ),
         fim=Fim(max_length=4_096, window_bytes=WINDOW_BYTES, orders=ORDERS),
         train=Train(epochs=1),

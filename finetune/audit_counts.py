@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from finetune.audit_read import BuiltRun, Packs, Row, read_columns
@@ -36,20 +37,33 @@ def pack_faults(run: BuiltRun, split: str, packs: Packs, rows: Sequence[Row]) ->
 
 def corpus_faults(run: BuiltRun, missing: Counter[str]) -> Iterator[Fault]:
     """Yield where documents, skipped files and lost windows are not those of `stats.json`."""
-    documents = read_columns(run.documents, ("id", "language", "split"))
+    documents = read_columns(run.documents, ("id", "language", "licence", "num_bytes", "split"))
     skipped = read_columns(run.folder / "corpus" / "skipped.parquet", ("reason",))
+    reasons = Counter(skipped["reason"])
     counted = {
-        "documents": {
-            "kept": len(documents["id"]), "skipped": dict(Counter(skipped["reason"])),
-        },
+        "documents": {"kept": len(documents["id"]), "skipped": dict(reasons)},
         "languages": dict(Counter(documents["language"])),
+        "licences": dict(Counter(licence or "unknown" for licence in documents["licence"])),
+        "bytes": sum(documents["num_bytes"]),
         "held_out": {"documents": documents["split"].count("eval")},
-    }  # fmt: skip
+        "secrets": _count_findings(run.folder / "corpus" / "findings.parquet"),
+    }
+    found = len(documents["id"]) + reasons.total()
+    if run.stats["funnel"][0]["files"] != found:
+        yield "stats", {"key": "funnel", "files": found}
     yield from _differences(run.stats, counted)
     if len(set(documents["id"])) != len(documents["id"]):
         yield "documents", {"path": "documents.parquet", "ids": "not all different"}
     if (lost := sum(run.stats["lost"].values())) != missing.total():
         yield "windows", {"lost": lost, "missing": missing.total()}
+
+
+def _count_findings(path: Path) -> dict[str, int]:
+    findings = read_columns(path, ("kind", "number"))
+    counts = Counter[str]()
+    for kind, number in zip(findings["kind"], findings["number"], strict=True):
+        counts[kind] += number
+    return dict(counts)
 
 
 def stats_faults(

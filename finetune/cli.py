@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -81,10 +82,30 @@ def make_parser() -> argparse.ArgumentParser:
         "--kind", default="", help="show only this node type, construct, sampler or order"
     )
     sub.add_argument("--language", default="", help="show only this language")
+    sub.add_argument(
+        "--executor", choices=("local", "ray", "slurm"), default="",
+        help="of datatrove, which studies slices of the files in tasks (extra `scale`)",
+    )  # fmt: skip
+    sub.add_argument("--tasks", type=_count, default=0, metavar="N", help="tasks of the executor")
+    sub.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE",
+        help="argument of the executor, as partition=cpu and time=04:00:00 of slurm",
+    )  # fmt: skip
     add_json(sub)
     add("train", train, "train on the packs, one process", "RECIPE")
     add_json(add("audit", audit, "derive every sample of a run again", "RUN"))
     add_json(add("evaluate", evaluate, "base against adapter on held-out spans", "RECIPE"))
+    sub = add("outliers", outliers, "files whose loss under the base is far off", "RECIPE")
+    sub.add_argument("--worst", type=_count, default=10, metavar="N", help="files shown per side")
+    sub.add_argument(
+        "--threshold", type=_above_0, default=3.5, metavar="Z",
+        help="modified z-score of the log loss in its language beyond which a file is listed (3.5)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--max-loss", type=_above_0, default=0.0, metavar="NATS",
+        help="list files above so many nats per token as well (refact: 3.0)",
+    )  # fmt: skip
+    add_json(sub)
     add("report", report, "write one self-contained report.html", "RUN")
     sub = add("complete", complete, "what the model writes at a place", "RUN", "FILE:LINE:COLUMN")
     sub.add_argument("--max-new-tokens", type=_count, default=0, metavar="N")
@@ -92,6 +113,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub = add("push", push, "upload the result to a private hub repository", "RUN")
     sub.add_argument("--to", required=True, metavar="ORG/NAME")
     sub.add_argument("--public", action="store_true", help="allow a repository all can read")
+    sub = add("scan", scan, "secrets in files and folders; fails if there are any")
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, git repositories")
+    sub.add_argument("--personal", action="store_true", help="personal data too")
+    add_json(sub)
     sub = add("check", check, "what a model's tokenizer proves, and what clients send", "MODEL")
     sub.add_argument("--format", default="auto", metavar="NAME", help="row of `sfim formats`")
     add_json(sub)
@@ -130,6 +155,9 @@ def run(options: argparse.Namespace) -> None:
 def prepare(options: argparse.Namespace) -> None:
     """Turn sources into packs."""
     recipe = _recipe(options)
+    if options.executor and not _study_elsewhere(recipe, options):
+        print("handed over; when the tasks are done, run 'sfim prepare' without --executor")
+        return
     from finetune.prepare import prepare as make_packs
     from finetune.show import prepare_summary
 
@@ -144,6 +172,14 @@ def prepare(options: argparse.Namespace) -> None:
         color = sys.stdout.isatty()
         for text in show_samples(recipe.folder, number, options.kind, options.language, color):
             print("\n" + text)
+
+
+def _study_elsewhere(recipe: Any, options: argparse.Namespace) -> bool:
+    """Study the files in tasks of an executor; tell whether they are done."""
+    from finetune.cluster import study_on_cluster
+
+    arguments = dict(option.partition("=")[::2] for option in options.option)
+    return study_on_cluster(recipe, options.executor, max(1, options.tasks), arguments)
 
 
 def audit(options: argparse.Namespace) -> None:
@@ -176,6 +212,15 @@ def evaluate(options: argparse.Namespace) -> None:
     print(json.dumps(metrics) if options.json else results_table(metrics))
 
 
+def outliers(options: argparse.Namespace) -> None:
+    """List training files that the base finds far harder or easier than their like."""
+    recipe = _recipe(options)
+    from finetune.outliers import find_outliers, outliers_summary
+
+    found = find_outliers(recipe, options.threshold, options.max_loss)
+    print(json.dumps(found) if options.json else outliers_summary(found, options.worst))
+
+
 def report(options: argparse.Namespace) -> None:
     """Write the report of a run."""
     from finetune.report import write_report
@@ -206,6 +251,17 @@ def push(options: argparse.Namespace) -> None:
     from finetune.publish import push as upload
 
     print(upload(_run(options), options.to, public=options.public))
+
+
+def scan(options: argparse.Namespace) -> None:
+    """Print where secrets are, never the secrets."""
+    from finetune.scan import scan as find_places
+    from finetune.scan import scan_summary
+
+    result = find_places(options.paths, options.personal)
+    print(json.dumps(result) if options.json else scan_summary(result))
+    if found := len(result["findings"]):
+        raise FimError(f"{found} findings; take them out of the files, and change the secrets")
 
 
 def check(options: argparse.Namespace) -> None:
@@ -279,6 +335,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
     return int(text)
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
 
 
 def _say(text: str, options: argparse.Namespace) -> None:

@@ -20,8 +20,9 @@ from fim import (
     encode_prompt,
     split_at,
 )
+from finetune.corpus.entries import File, Skip
 from finetune.corpus.filters import check_document, to_document
-from finetune.corpus.sources import File, Skip, walk_folder
+from finetune.corpus.sources.read import walk_folder
 from finetune.model import choose_device, generation_config, load_tuned, read_run, tuned_folder
 from finetune.recipe import Recipe
 from finetune.recipe_corpus import Source

@@ -1,9 +1,7 @@
 """Sources to packs: collect, filter, deduplicate, split, sample, encode, pack, write."""
 
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,20 @@ from finetune.corpus.build import (
     without_refs,
     write_corpus,
 )
+from finetune.corpus.sources.clones import strip_credentials
 from finetune.corpus.split import MIN_EVAL_BYTES
 from finetune.packs import write_packs
 from finetune.progress import progress
 from finetune.recipe import Fim, Recipe
 from finetune.recipe_corpus import Corpus
 from finetune.recipe_file import read_recipe, write_recipe
+from finetune.run_sources import (
+    cache_folder,
+    expand_corpus,
+    fetch_sources,
+    new_run_folder,
+    warn,
+)
 from finetune.sampling import Refused, Shard, encode_documents
 from finetune.store import (
     MANIFEST,
@@ -51,6 +57,10 @@ from finetune.tokenizer import (
     train_tokenizer,
 )
 
+_CORPUS_LIBRARIES = (
+    "sfim", "tree-sitter", "kingfisher-secret-scanner", "rensa", "scikit-learn", "networkx",
+)  # fmt: skip
+"""What decides which files are kept, what is left of them, and their order."""
 _MEASURED_DOCUMENTS = 64
 _FREE_KEYS = frozenset(
     f"model.{key}"
@@ -73,25 +83,26 @@ def prepare(recipe: Recipe) -> dict[str, Any]:
     Raises:
         FimError: a source, the tokenizer or the run folder is not usable.
     """
-    sources = corpus_fingerprint(_content_of(recipe.corpus))
-    made_from = _packs_fingerprint(recipe, sources)
     check_run_folder(recipe)
+    corpus = fetch_sources(recipe)
+    sources = corpus_fingerprint(_content_of(recipe.corpus), corpus)
+    made_from = _packs_fingerprint(recipe, sources)
     packs = recipe.folder / "packs"
     if is_done(packs, made_from) and _has_stages_before(recipe, sources):
         stats = read_json(packs / "stats.json")
         write_run_recipe(recipe)
     else:
         check_checkpoints(recipe, made_from)
-        stats = _make_packs(recipe, sources, made_from)
+        stats = _make_packs(recipe, corpus, sources, made_from)
     _warn_of_nothing_held_out(recipe, stats["held_out"]["documents"])
     return stats
 
 
-def _make_packs(recipe: Recipe, sources: str, made_from: str) -> dict[str, Any]:
+def _make_packs(recipe: Recipe, expanded: Corpus, sources: str, made_from: str) -> dict[str, Any]:
     started = time.monotonic()
     if not recipe.model.scratch:  # refused before the corpus is read, which may take long
         load_format(load_tokenizer(recipe.model.name, recipe.model.revision), recipe.model)
-    corpus = _build_corpus(recipe, sources)
+    corpus = _build_corpus(recipe, expanded, sources)
     documents = count_documents(corpus)
     without_grammar = _warn_of_no_grammar(documents["languages"])
     tokenizer, form = _load_tokenizer(recipe, corpus)
@@ -127,7 +138,8 @@ def check_run_folder(recipe: Recipe) -> None:
     """
     folder, path = recipe.folder, recipe.folder / "recipe.yaml"
     if not path.exists():
-        if folder.exists() and not all(map(is_leftover, folder.iterdir())):
+        left = list(folder.iterdir()) if folder.exists() else []
+        if not all(is_leftover(each) or each == cache_folder(recipe) for each in left):
             raise FimError(f"{folder}: not empty and no run; give another name=")
         return
     if not (folder / "packs" / MANIFEST).exists():
@@ -159,8 +171,13 @@ def check_checkpoints(recipe: Recipe, made_from: str) -> None:
 
 
 def write_run_recipe(recipe: Recipe) -> None:
-    """Write an accepted recipe to `recipe.yaml` of its run, unless it stands there already."""
-    path, text = recipe.folder / "recipe.yaml", write_recipe(recipe)
+    """Write an accepted recipe to `recipe.yaml` of its run, unless it stands there already.
+
+    What a URL says before `@` is left out.
+    """
+    sources = tuple(replace(s, git=strip_credentials(s.git)) for s in recipe.corpus.sources)
+    shown = replace(recipe, corpus=replace(recipe.corpus, sources=sources))
+    path, text = recipe.folder / "recipe.yaml", write_recipe(shown)
     if not path.is_file() or path.read_bytes() != text.encode():
         make_run_folder(recipe.folder)
         write_text(path, text)
@@ -184,25 +201,28 @@ def _content_of(corpus: Corpus) -> Corpus:
 
 
 def prepare_fingerprint(recipe: Recipe) -> str:
-    """Digits that change when anything the packs depend on changes."""
-    return _packs_fingerprint(recipe, corpus_fingerprint(_content_of(recipe.corpus)))
+    """Digits that change when anything the packs depend on changes; the network is not asked."""
+    sources = corpus_fingerprint(_content_of(recipe.corpus), expand_corpus(recipe))
+    return _packs_fingerprint(recipe, sources)
 
 
 def _packs_fingerprint(recipe: Recipe, sources: str) -> str:
     identity = tokenizer_identity(recipe.model)
-    return fingerprint(
-        sources, asdict(recipe.fim), recipe.train.epochs, identity, _versions("tokenizers")
-    )
+    versions = corpus_versions(recipe, "tokenizers")
+    return fingerprint(sources, asdict(recipe.fim), recipe.train.epochs, identity, versions)
 
 
 def _corpus_stage(recipe: Recipe, sources: str) -> str:
-    return fingerprint(sources, recipe.fim.seed, _versions())
+    return fingerprint(sources, recipe.fim.seed, corpus_versions(recipe))
 
 
-def _versions(*others: str) -> dict[str, str]:
-    """What names a file's language and finds its errors, grammars included, and `others`."""
+def corpus_versions(recipe: Recipe, *others: str) -> dict[str, str]:
+    """Return the versions of what a corpus depends on, grammars included, and of `others`."""
+    filters = recipe.corpus.filters
     grammars = (row.distribution for row in LANGUAGES.values())
-    names = {"sfim", "tree-sitter", *grammars, *others}
+    names = {*_CORPUS_LIBRARIES, *grammars, *others}
+    if filters.ruff or filters.ruff_fix or filters.ruff_format:
+        names.add("ruff")
     return {name: version for name, version in library_versions().items() if name in names}
 
 
@@ -223,36 +243,23 @@ def _load_tokenizer(recipe: Recipe, corpus: Path) -> tuple[Any, ProvedFormat]:
     return load_run_tokenizer(recipe)
 
 
-def _build_corpus(recipe: Recipe, sources: str) -> Path:
+def _build_corpus(recipe: Recipe, expanded: Corpus, sources: str) -> Path:
     """Make `corpus/` unless it is made, and accept the recipe."""
     folder = recipe.folder / "corpus"
     made_from = _corpus_stage(recipe, sources)
     if is_done(folder, made_from):
         write_run_recipe(recipe)
         return folder
-    commits = source_commits(recipe.corpus)
-    with _run_folder(recipe.folder), stage_folder(folder) as fresh:
+    cache = cache_folder(recipe)
+    commits = source_commits(recipe.corpus, cache)
+    with new_run_folder(recipe.folder), stage_folder(folder) as fresh:
         write_corpus(
-            fresh, recipe.corpus, recipe.fim.seed,
+            fresh, expanded, recipe.fim.seed, cache, corpus_versions(recipe),
             progress=lambda items: progress(items, "reading files"),
         )  # fmt: skip
         write_run_recipe(recipe)
         write_manifest(fresh, made_from, commits=commits)
     return folder
-
-
-@contextmanager
-def _run_folder(folder: Path) -> Iterator[None]:
-    """Make a run folder, and take it away again if the block fails and nothing is in it."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    make_run_folder(folder)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # not empty
-            for path in made:
-                path.rmdir()
-        raise
 
 
 def _warn_of_what_is_new(recipe: Recipe, form: ProvedFormat) -> None:
@@ -263,10 +270,10 @@ def _warn_of_what_is_new(recipe: Recipe, form: ProvedFormat) -> None:
     new = [order for order in recipe.fim.orders if order not in form.row.trained]
     if new:
         known = ", ".join(form.row.trained)
-        _warn(f"{form.name} was trained on {known}; {', '.join(new)} is new to it (fim.orders)")
+        warn(f"{form.name} was trained on {known}; {', '.join(new)} is new to it (fim.orders)")
     said = recipe.model.format == form.name
     if not said and form.name not in families_named(model_hint(recipe.model.name)):
-        _warn(
+        warn(
             f"neither the base's name nor its config says {form.name}; its tokenizer has those "
             "tokens, but only its maker knows whether it was trained on FIM (model.format)"
         )
@@ -280,7 +287,7 @@ def _warn_of_no_grammar(languages: dict[str, int]) -> dict[str, int]:
     }  # fmt: skip
     if found:
         installable = any(LANGUAGES[name].distribution for name in found)
-        _warn(
+        warn(
             f"no grammar for {', '.join(found)} ({sum(found.values())} files), so their spans are "
             "random" + ("; run: pip install 'sfim[languages]'" if installable else "")
         )
@@ -290,15 +297,11 @@ def _warn_of_no_grammar(languages: dict[str, int]) -> dict[str, int]:
 def _warn_of_nothing_held_out(recipe: Recipe, held_out: int) -> None:
     """Say before the training that nothing will measure it."""
     if recipe.evaluate.items and not held_out:
-        _warn(
+        warn(
             "no file is held out, so nothing will be evaluated; raise corpus.split.eval_rate or "
             f"lower corpus.split.min_files (files under {MIN_EVAL_BYTES} bytes are never held "
             "out), or set evaluate.items=0"
         )
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)  # noqa: T201
 
 
 def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, corpus: Path) -> Fim:

@@ -20,7 +20,7 @@ from finetune.checks import (
     limit_faults,
     weight_faults,
 )
-from finetune.presets import PRESETS
+from finetune.presets import FILTER_PRESETS, PRESETS
 from finetune.recipe_corpus import Corpus, corpus_faults
 
 ATTENTIONS = ("auto", "blocks", "flash_attention_2", "flash_attention_3", "sdpa", "eager")
@@ -219,6 +219,16 @@ _LIMITS: tuple[tuple[Limit, str], ...] = (
     (ABOVE_0, "corpus.filters.max_mean_line_length train.learning_rate train.max_grad_norm"),
     (ABOVE_0, "train.end_token_weight"),
     (RATE, "model.lora_dropout corpus.filters.max_error_rate fim.fim_rate"),
+    (RATE, "corpus.filters.min_letters corpus.filters.max_data_rate"),
+    (RATE, "corpus.filters.max_table_rate corpus.filters.max_repeated_lines"),
+    (RATE, "corpus.filters.max_repeated_ngrams corpus.filters.max_ladder_rate"),
+    (RATE, "corpus.filters.commented_code_rate"),
+    (at_least(0), "corpus.filters.max_literal_bytes corpus.filters.max_ruff"),
+    (RATE, "corpus.order.shuffle_rate"),
+    (("0 to 0.9", lambda value: 0 <= value <= 0.9), "corpus.replay_rate corpus.drop_projects"),
+    (("0.5 to 1", lambda value: 0.5 <= value <= 1), "corpus.dedup.threshold"),
+    (ABOVE_0, "corpus.file_seconds"),
+    (at_least(268_435_456), "corpus.file_memory"),
     (("0 to 0.5", lambda value: 0 <= value <= 0.5), "corpus.split.eval_rate"),
     (("0 to below 1", lambda value: 0 <= value < 1), "train.warmup_rate"),
     (SEED, "fim.seed train.seed evaluate.seed"),
@@ -234,7 +244,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "model.adapter": ("lora", "full"),
     "model.attention": ATTENTIONS,
     "model.dtype": ("auto", "float32", "bfloat16", "float64"),
-    "corpus.split.by": ("file",),
+    "corpus.filters.preset": ("", *FILTER_PRESETS),
+    "corpus.split.by": ("file", "repo", "time"),
+    "corpus.secrets.secrets": ("redact", "drop", "keep"),
+    "corpus.secrets.personal": ("redact", "drop", "keep"),
+    "corpus.dedup.keep": ("weightiest", "newest"),
+    "corpus.order.by": ("imports", "path"),
     "fim.preset": ("", *PRESETS),
     "fim.path_header": ("none", "comment", "family"),
     "fim.context": ("none", "repo"),

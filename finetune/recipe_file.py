@@ -7,7 +7,7 @@ boolean. Here scalars stay as written and the fields of the dataclasses say what
 import math
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from finetune.checks import did_you_mean
-from finetune.presets import PRESETS
+from finetune.presets import FILTER_PRESETS, PRESETS
 from finetune.recipe import Recipe, RecipeError
 
 _TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq",
@@ -121,27 +121,30 @@ def _make_recipe(
             _apply_override(values, override)
         except RecipeError as error:
             faults.append(str(error))
-    _fill_preset(values)
+    _fill_preset(values, "fim", PRESETS)
+    corpus = values.get("corpus")
+    if isinstance(corpus, dict):
+        _fill_preset(corpus, "filters", FILTER_PRESETS)
     return _convert_section(values, Recipe, "", faults)
 
 
-def _fill_preset(values: dict[str, Any]) -> None:
-    """Give `fim` the values of its preset where it has none."""
-    fim = _settle(values.get("fim"), dict)
-    preset = _settle(fim.get("preset"), str) if isinstance(fim, dict) else None
+def _fill_preset(values: dict[str, Any], name: str, presets: Mapping[str, dict]) -> None:
+    """Give a section the values of its preset where it has none."""
+    section = _settle(values.get(name), dict)
+    preset = _settle(section.get("preset"), str) if isinstance(section, dict) else None
     if not isinstance(preset, str):
         return
-    values["fim"] = fim
-    for key, value in PRESETS.get(preset, {}).items():
-        if fim.get(key) in (None, *_NULLS):
-            fim[key] = _as_text(value)
+    values[name] = section
+    for key, value in presets.get(preset, {}).items():
+        if section.get(key) in (None, *_NULLS):
+            section[key] = _as_text(value)
 
 
 def _as_text(value: object) -> Any:
-    """A value as the file would have it: text, and mappings of it."""
+    """A value as the file would have it: text, and mappings and lists of it."""
     if isinstance(value, dict):
         return {key: _as_text(item) for key, item in value.items()}
-    return str(value)
+    return [str(item) for item in value] if isinstance(value, tuple) else str(value)
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -1,4 +1,4 @@
-"""The generated parts of the README: recipe keys, languages and model families.
+"""The generated parts of the README: recipe keys, filters, languages and model families.
 
 `python -m finetune.reference` writes them anew; a test holds the README to them.
 """
@@ -15,7 +15,8 @@ from typing import Any
 
 from fim import FORMATS, LANGUAGES
 from finetune import recipe as recipe_module
-from finetune import recipe_corpus
+from finetune import recipe_corpus, recipe_filters
+from finetune.corpus.filters import RULES
 from finetune.recipe import Recipe
 
 
@@ -42,13 +43,14 @@ def generated_parts() -> dict[str, str]:
     return {
         "languages": _language_table(),
         "families": _family_table(),
+        "filters": _filter_table(),
         "recipe": "\n".join(_sections(Recipe, "", field_docstrings())).strip(),
     }
 
 
 def field_docstrings() -> dict[tuple[str, str], str]:
     """Return the string under each field of a recipe, by class and field."""
-    modules = map(inspect.getsource, (recipe_module, recipe_corpus))
+    modules = map(inspect.getsource, (recipe_module, recipe_corpus, recipe_filters))
     found = {}
     for node in itertools.chain.from_iterable(ast.parse(source).body for source in modules):
         body = node.body if isinstance(node, ast.ClassDef) else []
@@ -122,6 +124,18 @@ def _family_table() -> str:
     ]
     head = ("family", "trained on", "on request", "verified", "source of the row")
     return "\n".join(table(head, rows))
+
+
+def _filter_table() -> str:
+    rows = [
+        (", ".join(f"`{name}`" for name in rule.names), _summary(rule.check), rule.source)
+        for rule in RULES
+    ]
+    return "\n".join(table(("reason", "what it does", "source"), rows))
+
+
+def _summary(function: Any) -> str:
+    return inspect.getdoc(function).splitlines()[0].rstrip(".")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

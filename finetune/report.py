@@ -21,6 +21,7 @@ from finetune.report_charts import (
     table,
 )
 from finetune.report_code import completion_card, pick_completions, sample_card
+from finetune.report_corpus import corpus_section
 from finetune.report_data import data_section
 from finetune.report_read import Inputs, read_inputs
 from finetune.store import write_text
@@ -327,6 +328,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Inputs], str]], ...] = (
     ("training", "Training", _training),
     ("completions", "Completions", _completions),
     ("samples", "Training samples", _samples),
-    ("data", "Data", data_section),
+    ("corpus", "Corpus", corpus_section),
+    ("data", "Samples and packs", data_section),
     ("recipe", "Recipe and versions", _recipe),
 )

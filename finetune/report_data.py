@@ -1,6 +1,6 @@
-"""The part of a report about the data: what was kept, what was dropped and why, what was cut."""
+"""The part of a report about the packs: how many samples of which kind, and how long."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -10,7 +10,6 @@ from finetune.report_read import Inputs
 
 NUM_KINDS = 20
 COUNTS = (
-    ("Languages", "languages"),
     ("Samplers", "samplers"),
     ("Start of the MIDDLE", "boundaries"),
     ("Windows drawn again", "redrawn"),
@@ -20,12 +19,10 @@ COUNTS = (
 
 
 def data_section(inputs: Inputs) -> str:
-    """Show counts of documents, samples, tokens and the reasons behind them."""
-    parts = [_skipped(inputs.stats, inputs.skipped)]
+    """Show counts of samples and tokens, and the reasons behind them."""
     if not inputs.stats:
-        return absent("packs", "sfim prepare RECIPE") + parts[0]
-    parts.insert(0, _facts(inputs.stats))
-    parts.append(_orders(inputs.stats))
+        return absent("packs", "sfim prepare RECIPE")
+    parts = [_facts(inputs.stats), _orders(inputs.stats)]
     parts.extend(_counts(title, inputs.stats.get(key, {})) for title, key in COUNTS)
     parts.append(_lengths(inputs))
     return "".join(parts)
@@ -47,31 +44,6 @@ def _facts(stats: Mapping[str, Any]) -> str:
     )
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts if value)
     return f'<dl class="facts">{shown}</dl>'
-
-
-def _skipped(stats: Mapping[str, Any], paths: Mapping[str, Sequence[str]]) -> str:
-    """Draw a bar per reason that opens to example paths."""
-    reasons = stats.get("documents", {}).get("skipped", {})
-    if not reasons and not paths:
-        return ""
-    total, rows = sum(reasons.values()), charts.ranked(reasons)
-    drawn = []
-    for reason, number in rows:
-        share = f"{count(number)} <small>{percent(number / total if total else 0)}</small>"
-        row = charts.bar(reason, number, rows[0][1], share)
-        drawn.append(_with_examples(f'<div class="row">{row}</div>', paths.get(reason, ())))
-    for reason in sorted(set(paths) - set(reasons)):
-        row = f'<div class="row"><span class="label">{escape(reason)}</span></div>'
-        drawn.append(_with_examples(row, paths[reason]))
-    head = f"<h3>Files left out{f', {count(total)}' if total else ''}</h3>"
-    return f'{head}<div class="bars">{"".join(drawn)}</div>'
-
-
-def _with_examples(row: str, paths: Sequence[str]) -> str:
-    if not paths:
-        return row
-    items = "".join(f"<li><code>{escape(path)}</code></li>" for path in paths)
-    return f"<details><summary>{row}</summary><ul>{items}</ul></details>"
 
 
 def _orders(stats: Mapping[str, Any]) -> str:

@@ -1,9 +1,12 @@
 """What a report is made of, read from a run folder in which anything may be missing."""
 
+import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from fim import FimError
 from finetune.store import read_json
 
 NUM_SAMPLES = 9
-NUM_EXAMPLES = 5
+NUM_EXAMPLES = 20
+"""Dropped files shown per reason."""
+NUM_CLUSTERS, NUM_MEMBERS = 10, 20
+"""Clusters of copies shown, and files of each."""
 SAMPLE_COLUMNS = (
     "sample_id", "document_id", "repo", "path", "language", "order", "sampler", "kind", "boundary",
     "start_byte", "end_byte", "prefix_tokens", "middle_tokens", "suffix_tokens",
@@ -31,6 +37,26 @@ class ShownSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedFiles:
+    """The files that one reason dropped."""
+
+    number: int
+    """How many there are."""
+    examples: Sequence[tuple[str, str]]
+    """Path and what was measured, of a few drawn by the hash of their path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Files that are copies of one."""
+
+    number: int
+    """How many there are."""
+    members: Sequence[tuple[str, float, bool]]
+    """Path, similarity to the one that is kept, and whether it is that; it comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
     """Everything a report shows; what is missing is empty."""
 
@@ -40,14 +66,18 @@ class Inputs:
     """The resolved recipe, without absolute folders and credentials."""
     stats: Mapping[str, Any] = field(default_factory=dict)
     """`packs/stats.json`."""
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    """`corpus/counts.json`; `stats` where an older run has none."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """`metrics.json`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Version of each library, from the newest stage that has a manifest."""
     log: Sequence[Mapping[str, Any]] = ()
     """Lines of `log.jsonl`."""
-    skipped: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Paths of the documents dropped, per reason, sorted."""
+    dropped: Mapping[str, DroppedFiles] = field(default_factory=dict)
+    """The files left out, by reason."""
+    clusters: Sequence[Cluster] = ()
+    """The largest clusters of copies."""
     samples: Sequence[ShownSample] = ()
     """A few training samples."""
     middle_tokens: Sequence[int] = ()
@@ -60,14 +90,17 @@ def read_inputs(run: Path) -> Inputs:
     """Read what is there; a missing or damaged file leaves its field empty."""
     rows = _columns(run / "packs/train/samples.parquet", SAMPLE_COLUMNS)
     orders, lengths = rows.get("order", []), rows.get("middle_tokens", [])
+    stats = _json(run / "packs/stats.json")
     return Inputs(
         name=run.resolve().name,
         recipe=_recipe(run / "recipe.yaml"),
-        stats=_json(run / "packs/stats.json"),
+        stats=stats,
+        counts=_json(run / "corpus/counts.json") or stats,
         metrics=_json(run / "metrics.json"),
         versions=_json(run / "packs/manifest.json").get("versions", {}),
         log=_log(run / "log.jsonl"),
-        skipped=_skipped(run / "corpus/skipped.parquet"),
+        dropped=_dropped(run / "corpus/skipped.parquet"),
+        clusters=_clusters(run / "corpus/clusters.parquet"),
         samples=_samples(rows, run / "corpus/documents.parquet"),
         middle_tokens=[n for order, n in zip(orders, lengths, strict=True) if order != "ar"],
         predictions=_rows(_columns(run / "predictions.parquet")),
@@ -132,8 +165,10 @@ def _columns(
 
     filters = None if ids is None else [("id", "in", list(ids))]
     try:
+        known = pyarrow.parquet.read_schema(path).names
+        columns = known if names is None else [name for name in names if name in known]
         table = pyarrow.parquet.read_table(
-            path, columns=names and list(names), filters=filters, partitioning=None
+            path, columns=columns, filters=filters, partitioning=None
         )
     except (OSError, pyarrow.ArrowException):
         return {}
@@ -146,12 +181,39 @@ def _rows(columns: Mapping[str, list]) -> list[dict[str, Any]]:
     ]
 
 
-def _skipped(path: Path) -> dict[str, list[str]]:
-    columns = _columns(path, ("repo", "path", "reason"))
-    found: dict[str, list[str]] = {}
-    for repo, name, reason in zip(*columns.values(), strict=True):
-        found.setdefault(reason, []).append(f"{repo}/{name}" if repo else name)
-    return {reason: sorted(paths)[:NUM_EXAMPLES] for reason, paths in sorted(found.items())}
+def _dropped(path: Path) -> dict[str, DroppedFiles]:
+    by_reason: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row in _rows(_columns(path, ("repo", "path", "reason", "detail"))):
+        by_reason[row["reason"]].append((_place(row), row.get("detail") or ""))
+    return {
+        reason: DroppedFiles(
+            number=len(files), examples=sorted(nsmallest(NUM_EXAMPLES, files, key=_drawn))
+        )
+        for reason, files in sorted(by_reason.items())
+    }
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return f"{row['repo']}/{row['path']}" if row["repo"] else row["path"]
+
+
+def _drawn(file: tuple[str, str]) -> bytes:
+    """A file's place in a draw that depends on nothing but its path."""
+    return hashlib.sha256(file[0].encode(errors="replace")).digest()
+
+
+def _clusters(path: Path) -> list[Cluster]:
+    found: dict[int, list[tuple[str, float, bool]]] = defaultdict(list)
+    for row in _rows(_columns(path, ("cluster", "repo", "path", "similarity", "is_kept"))):
+        found[row["cluster"]].append((_place(row), row["similarity"], row["is_kept"]))
+    largest = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))[:NUM_CLUSTERS]
+    return [
+        Cluster(
+            number=len(members),
+            members=sorted(members, key=lambda m: (not m[2], -m[1], m[0]))[:NUM_MEMBERS],
+        )
+        for _, members in largest
+    ]
 
 
 def _samples(columns: Mapping[str, list], documents: Path) -> list[ShownSample]:

@@ -106,7 +106,7 @@ def encode_documents(documents: Iterable[Document], recipe: Recipe, epochs: int)
     document's sample depend on other documents: on those before it in its repository.
 
     Args:
-        documents: one side of a corpus, in the order of (repo, path).
+        documents: one side of a corpus, in its order.
         recipe: `fim.window_bytes` and `fim.orders` filled in.
         epochs: epochs to draw samples for.
 
@@ -147,7 +147,7 @@ def _cut(documents: Iterable[Document], neighbors: Neighbors) -> Iterator[_Work]
     num_bytes = 0
     for document in documents:
         if not shard:
-            before = neighbors.of(document)
+            before = neighbors.held
         shard.append(document)
         neighbors.add(document)
         num_bytes += len(document.text)
@@ -199,7 +199,7 @@ class Encoder:
         """Draw and encode the samples of some documents, for every epoch.
 
         Args:
-            documents: in the order of (repo, path).
+            documents: in the order of the corpus.
             before: those that come before the first in its repository.
         """
         encoded: list[Encoded] = []

@@ -17,6 +17,8 @@ MIDDLE, DIM, PLAIN = "\033[1;30;43m", "\033[2m", "\033[0m"
 _CONTEXT_LINES = 6
 _NAME_CHARACTERS = 40
 _KINDS_LISTED = 20
+_LISTED = 8
+"""Languages and kinds of secrets that are named."""
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
@@ -30,23 +32,49 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def prepare_summary(stats: Mapping[str, Any]) -> str:
-    """Return what went in and what came out of `prepare`."""
+    """Return what went in and what came out of `prepare`; older stats lack the funnel."""
     documents = stats["documents"]
-    skipped = ", ".join(f"{n:,} {reason}" for reason, n in documents["skipped"].items()) or "none"
-    languages = ", ".join(f"{n:,} {name}" for name, n in stats["languages"].items())
+    languages = _listed(stats["languages"], _LISTED)
     total = sum(stats["samples"].values())
     shares = ", ".join(f"{n / total:.0%} {name}" for name, n in stats["samples"].items())
     sizes = " / ".join(str(stats["middle_bytes"][q]) for q in ("p10", "p50", "p90"))
+    if stats.get("funnel"):
+        left_out = [funnel_table(stats["funnel"]), ""]
+    else:
+        left_out = [f"skipped    {_listed(documents['skipped']) or 'none'}"]
+    secrets = stats.get("secrets")
     return "\n".join(
         [
+            *left_out,
             f"documents  {documents['kept']:,} kept ({languages}), "
             f"{stats['held_out']['documents']:,} of them held out",
-            f"skipped    {skipped}",
+            *([f"secrets    {_listed(secrets, _LISTED)}"] if secrets else []),
             f"samples    {total:,} ({shares}), MIDDLE {sizes} bytes (10, 50, 90 %)",
             f"packs      {stats['packs']:,} of {stats['tokens']:,} tokens, "
             f"utilisation {stats['utilisation']:.2%}",
         ]
     )
+
+
+def funnel_table(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line per step of the corpus, in their order: what it dropped, what was left then.
+
+    Args:
+        steps: `funnel` of the stats; the first, without a reason, is all that was found.
+    """
+    rows = [["", "files", "MB", "files left", "MB left"]]
+    for step in steps:
+        dropped = [f"{step['files']:,}", f"{step['bytes'] / 1e6:,.2f}"]
+        left = [f"{step['left_files']:,}", f"{step['left_bytes'] / 1e6:,.2f}"]
+        name = visible(step["reason"])  # a drop list says its own
+        rows.append([name or "found", *(dropped if name else ("", "")), *left])
+    return align(rows)
+
+
+def _listed(counts: Mapping[str, int], most: int | None = None) -> str:
+    shown = [f"{number:,} {name}" for name, number in counts.items()][:most]
+    rest = sum(counts.values()) - sum(list(counts.values())[:most])
+    return ", ".join([*shown, f"{rest:,} more"] if rest else shown)
 
 
 def show_samples(

@@ -22,7 +22,7 @@ from fim import FimError
 MANIFEST = "manifest.json"
 VERSIONS = (
     "sfim", "numpy", "tree-sitter", "tokenizers", "transformers", "datasets", "torch", "trl",
-    "peft", "accelerate",
+    "peft", "accelerate", "kingfisher-secret-scanner", "rensa", "ruff", "scikit-learn", "networkx",
 )  # fmt: skip
 
 

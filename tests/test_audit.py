@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_code import make_code, make_javascript
 
 from finetune.audit import RULES, audit
 from finetune.audit_read import Row
@@ -79,7 +80,9 @@ def code(tmp_path_factory) -> Path:
     for number in range(12):
         times = 1 if number % 3 else 6
         python = "\n\n".join(PYTHON.format(100 * number + i) for i in range(times))
+        python += f"\n\n{make_code(number, 3 * times).decode()}"
         javascript = "\n".join(JAVASCRIPT.format(100 * number + i) for i in range(times))
+        javascript += make_javascript(number, 3 * times).decode()
         if number % 4 == 1:
             python = python.replace("\n", "\r\n")
         (folder / f"m{number}.py").write_text(python, encoding="utf-8", newline="")
@@ -350,10 +353,10 @@ def test_held_out_files_as_context_of_training_samples(build, tmp_path):
     used = {row["document_id"] for row in rows}
 
     def hold_out(documents):
-        # all but the first rows' own document: whatever came before it is now held out
-        last = max(used, key=[d["id"] for d in documents].index)
+        # all but a short document with room for context: whatever came before it is now held out
+        short = [d for d in documents if d["id"] in used and d["num_bytes"] < 1_500]
         for document in documents:
-            document["split"] = "train" if document["id"] == last else "eval"
+            document["split"] = "train" if document is short[-1] else "eval"
 
     assert "contexts" not in broken(run)
     change_documents(run, hold_out)

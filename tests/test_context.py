@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_code import make_code
 
 from fim import Document, content_tokenizer
 from finetune.corpus.build import read_documents
@@ -28,7 +29,7 @@ def text_of(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
-    """Two repositories of many small files, in the order of (repo, path)."""
+    """Two repositories of many small files, in the order of the corpus."""
     return [
         Document(repo=f"r{n // 100}", path=f"m{n:04}.py", language="python", text=text_of(n))
         for n in range(FILES)
@@ -139,7 +140,8 @@ def test_held_out_files_are_no_context_of_training(tmp_path, recipe):
     code = tmp_path / "code"
     code.mkdir()
     for number in range(60):
-        (code / f"m{number:04}.py").write_bytes(text_of(number) * 2)
+        marked = f"mark_{number:04}_0 = 1\n".encode()
+        (code / f"m{number:04}.py").write_bytes(marked + make_code(number, 3) + marked)
     corpus = Corpus(sources=(Source(folder=str(code)),), split=Split(eval_rate=0.3), workers=1)
     run = replace(
         recipe, runs=str(tmp_path / "runs"), corpus=corpus, train=Train(epochs=1),
@@ -170,11 +172,36 @@ def test_a_stream_that_is_cut_goes_on_with_the_same_context(recipe, documents):
     whole = find_contexts(documents, recipe.fim)
 
     for cut in (1, 64, 99, 100, 101):
-        before = whole[documents[cut].id]
-        neighbors = Neighbors(recipe.fim, before)
+        first = Neighbors(recipe.fim, documents[:cut])
+        neighbors = Neighbors(recipe.fim, first.held)
         for document in documents[cut:]:
             assert neighbors.of(document) == whole[document.id]
             neighbors.add(document)
+
+
+def code(path: str, text: str) -> Document:
+    return Document(repo="r", path=path, language="python", text=text.encode())
+
+
+def test_files_that_a_file_names_come_nearest(recipe):
+    files = [code(f"{name}.py", "#" * 500) for name in ("base", "b", "c", "d", "e", "f", "g")]
+    package = code("pack/__init__.py", "#" * 500)
+    user = code("user.py", "import base\nfrom pack import thing\n")
+
+    contexts = find_contexts([files[0], package, *files[1:], user], recipe.fim)
+
+    before = [document.path for document in contexts[user.id]]
+    assert before == ["g.py", "base.py", "pack/__init__.py"]  # a window is 1,500 bytes
+    assert [document.path for document in contexts[files[6].id]] == ["d.py", "e.py", "f.py"]
+
+
+def test_a_file_too_far_back_is_forgotten(recipe):
+    files = [code(f"{name}.py", "#" * 500) for name in ("base", *"abcdefghijkl")]
+    user = code("user.py", "import base, a\n")
+
+    contexts = find_contexts([*files, user], recipe.fim)
+
+    assert [document.path for document in contexts[user.id]] == ["k.py", "l.py", "a.py"]
 
 
 def test_a_file_too_long_for_the_window_pushes_none_out(recipe):

@@ -9,15 +9,14 @@ import pytest
 
 from finetune.audit import RULES, audit
 from finetune.prepare import prepare
+from finetune.presets import FILTER_PRESETS
 from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Filters, Source
+from finetune.recipe_corpus import Corpus, Source
+from finetune.recipe_filters import Filters
 from finetune.tokenizer import save_tokenizer
 
 SCALE = 2_000
-LOOSE = Filters(
-    max_bytes=100_000_000, max_line_length=10**9, max_mean_line_length=1e9, max_error_rate=1.0,
-    generated=False, vendored=False,
-)  # fmt: skip
+LOOSE = Filters(**FILTER_PRESETS["off"])
 
 CONTENTS = hostile_files.hostile_contents(SCALE)
 
@@ -77,7 +76,7 @@ def test_a_hostile_repository_is_accounted_for(repository, make_recipe, filters)
     stats = prepare(recipe)
 
     assert accounted(stats) == hostile_files.count_committed(repository)
-    assert stats["documents"]["kept"] > 80
+    assert stats["documents"]["kept"] > (80 if filters == LOOSE else 40)
     assert {"symlink", "submodule", "binary", "not-utf-8", "empty"} <= set(
         stats["documents"]["skipped"]
     )
@@ -107,7 +106,7 @@ def test_mutated_files_are_accounted_for(tmp_path, make_recipe):
     stats = prepare(recipe)
 
     assert accounted(stats) == 400 + len(hostile_files.BYTE_NAMES)
-    assert stats["documents"]["kept"] > 200
+    assert stats["documents"]["kept"] > 150
     assert audit(recipe.folder)["violations"] == dict.fromkeys(RULES, 0)
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_code import make_code
 
 from finetune.cli import main
 
@@ -54,20 +55,6 @@ print(json.dumps(tokenizer.decode(text)))
 """
 
 
-def source(number: int) -> str:
-    lines = ["import json", ""]
-    for i in range(6):
-        lines += [
-            f"def area_{number}_{i}(width, height):",
-            f'    """Area number {i}."""',
-            "    if width < 0:",
-            f"        raise ValueError('width {number}')",
-            f"    return json.dumps(width * height + {i * number})",
-            "",
-        ]
-    return "\n".join(lines)
-
-
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
     """Recipes, a folder of code and a git repository, and both runs made."""
@@ -75,7 +62,8 @@ def workplace(tmp_path_factory) -> Path:
     for name in ("code", "repo"):
         (here / name).mkdir()
         for number in range(12):
-            (here / name / f"{name}_{number}.py").write_text(source(number + len(name)))
+            text = make_code(number, 6, names=len(name))
+            (here / name / f"{name}_{number}.py").write_bytes(text)
     environment = {
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "a",
         "GIT_COMMITTER_EMAIL": "a@example.org", "GIT_CONFIG_GLOBAL": os.devnull,

@@ -9,13 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_code import make_code
 from pyarrow import parquet
 
 from fim import ControlToken, Document, FimError, TooLong, encode
 from fim.samples import num_windows
 from finetune import prepare as prepare_module
 from finetune import sampling
-from finetune.corpus.build import read_documents
+from finetune.corpus import build, collect
+from finetune.corpus.build import read_documents, without_refs
 from finetune.packs import write_packs
 from finetune.prepare import prepare, prepare_fingerprint, write_run_recipe
 from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
@@ -104,12 +106,12 @@ def test_bytes_per_token_is_measured(documents):
 
 
 @pytest.fixture
-def run(tmp_path, documents, recipe) -> Recipe:
+def run(tmp_path, recipe) -> Recipe:
     """A recipe of its own run folder over eight files."""
     code = tmp_path / "code"
     code.mkdir()
-    for number, document in enumerate(documents[:8]):
-        (code / f"m{number}.py").write_bytes(document.text)
+    for number in range(8):
+        (code / f"m{number}.py").write_bytes(make_code(number, 3 + number))
     corpus = Corpus(sources=(Source(folder=str(code)),), split=Split(eval_rate=0.2), workers=1)
     return replace(recipe, runs=str(tmp_path / "runs"), corpus=corpus, train=Train(epochs=1))
 
@@ -216,13 +218,13 @@ def test_packs_without_what_they_were_made_from_are_made_again(run, lost):
 
 
 def test_packs_that_a_training_reads_are_not_replaced(run, tmp_path, make_repo):
-    repo = make_repo(tmp_path / "repo", {"a.py": SOURCE.format(1).encode() * 9})
+    repo = make_repo(tmp_path / "repo", {"a.py": make_code(1)})
     sources = (Source(git=str(repo)),)
     run = replace(run, corpus=replace(run.corpus, sources=sources))
     prepare(run)
     before = stamp(run)
     (run.folder / "checkpoints" / "checkpoint-3").mkdir(parents=True)
-    make_repo(repo, {"b.py": SOURCE.format(2).encode() * 9}, "more")
+    make_repo(repo, {"b.py": make_code(2)}, "more")
 
     with pytest.raises(FimError, match=r"changed since its checkpoints; give another name="):
         prepare(run)
@@ -410,3 +412,93 @@ def test_a_base_that_nothing_but_its_vocabulary_speaks_for_is_warned_of(run, cap
     prepare(replace(run, model=replace(run.model, format=named)))
 
     assert ("neither the base's name nor its config" in capsys.readouterr().err) == warned
+
+
+def from_url(run: Recipe, url: str) -> Recipe:
+    return replace(run, corpus=replace(run.corpus, sources=(Source(git=url),)))
+
+
+def test_a_url_is_cloned_into_the_run_and_followed(run, tmp_path, make_repo, capsys):
+    files = {f"{n}.py": make_code(n) for n in range(6)}
+    remote = make_repo(tmp_path / "remote", files)
+    cloned = from_url(run, f"file://{remote}")
+    prepare(cloned)
+    assert {document.repo for document in _read(cloned)} == {"remote"}
+    before = stamp(cloned)
+
+    assert prepare(cloned)["documents"]["kept"] == 6
+    assert stamp(cloned) == before
+    make_repo(remote, {"more.py": make_code(9)}, "more")
+    assert prepare_fingerprint(cloned) == made_from(cloned)  # only `prepare` asks the remote
+    assert prepare(cloned)["documents"]["kept"] == 7
+    assert prepare_fingerprint(cloned) == made_from(cloned)
+
+    remote.rename(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert prepare(cloned)["documents"]["kept"] == 7
+    assert "its clone from an earlier run is read" in capsys.readouterr().err
+
+
+def made_from(run: Recipe) -> str:
+    return json.loads((run.folder / "packs" / "manifest.json").read_text())["made_from"]
+
+
+def test_a_url_that_cannot_be_cloned_leaves_no_run_folder(run, tmp_path):
+    with pytest.raises(FimError, match="cannot be cloned"):
+        prepare(from_url(run, f"file://{tmp_path}/gone"))
+
+    assert not Path(run.runs).exists()
+
+
+def test_what_a_url_says_of_its_user_is_not_written(run):
+    secret, plain = (
+        from_url(run, f"https://{user}example.org/team/app.git") for user in ("me:hunter2@", "")
+    )
+
+    write_run_recipe(secret)
+
+    text = (run.folder / "recipe.yaml").read_text()
+    assert "example.org/team/app.git" in text
+    assert "hunter2" not in text
+    assert without_refs(secret.corpus) == without_refs(plain.corpus)
+
+
+def test_a_glob_is_as_many_repositories_each_with_its_commit(run, tmp_path, make_repo):
+    for name in ("one", "two"):
+        make_repo(tmp_path / "all" / name, {f"{name}.py": make_code(len(name) + ord(name[0]))})
+
+    prepare(from_url(run, str(tmp_path / "all" / "*")))
+
+    commits = json.loads((run.folder / "corpus" / "manifest.json").read_text())["commits"]
+    assert commits.keys() == {"corpus.sources.0.ref (one)", "corpus.sources.0.ref (two)"}
+
+
+def test_one_new_file_is_all_that_is_studied_again(run, monkeypatch):
+    prepare(run)
+    (Path(run.corpus.sources[0].folder) / "new.py").write_bytes(make_code(50))
+    studied = []
+    run_shards = collect.run_shards
+
+    def watch(work, shards, *arguments):
+        def seen():
+            for shard in shards:
+                studied.extend(file.path for file in shard)
+                yield shard
+
+        return run_shards(work, seen(), *arguments)
+
+    monkeypatch.setattr(collect, "run_shards", watch)
+
+    assert prepare(run)["documents"]["kept"] == 9
+    assert studied == ["new.py"]
+
+
+def test_an_interrupted_run_leaves_what_it_knows(run, monkeypatch):
+    monkeypatch.setattr(build, "write_documents", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare(run)
+    monkeypatch.undo()
+    assert {path.name for path in run.folder.iterdir()} == {"cache"}
+    monkeypatch.setattr(collect, "run_shards", lambda _, shards, *__: iter(list(shards)))
+
+    assert prepare(run)["documents"]["kept"] == 8

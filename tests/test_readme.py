@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,9 @@ def test_every_command_line_parses():
 def test_every_recipe_command_reads(words, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = [word for word in words if word.endswith(".yaml") and word.startswith("recipes/")]
-    overrides = [word for word in words if "=" in word]
+    overrides = [word for before, word in pairwise(words) if "=" in word and before != "--option"]
 
-    assert arguments or words[1] == "report"
+    assert arguments or words[1] in ("report", "scan")
     for path in arguments:
         assert read_recipe(path, overrides).folder.parent == Path("runs")
 
@@ -115,6 +116,18 @@ def test_the_python_shown_runs():
     assert len(kept) == len(block.splitlines()) - 2
     assert names["packs"] == [[0]]
     assert names["samples"][0].order == "psm"
+
+
+def test_the_funnel_shown_adds_up():
+    (block,) = (block for _, block in BLOCKS if "files left" in block)
+    _, found, *steps = [re.split(r"\s{2,}", line) for line in block.replace(",", "").splitlines()]
+    left_files, left_bytes = int(found[1]), float(found[2])
+
+    assert len(steps) > 5
+    for _, files, num_bytes, *left in steps:
+        assert left_files - int(files) == int(left[0])
+        assert left_bytes - float(num_bytes) == pytest.approx(float(left[1]), abs=0.011)
+        left_files, left_bytes = int(left[0]), float(left[1])
 
 
 def test_no_absolute_path_is_named():

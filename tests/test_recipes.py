@@ -232,7 +232,7 @@ def test_all_values_out_of_range_are_in_one_message(tmp_path):
         ("corpus.split.eval_rate=0.6", "corpus.split.eval_rate: expected 0 to 0.5, got 0.6"),
         ("corpus.max_documents=-1", "corpus.max_documents: expected 0 or more, got -1"),
         ("corpus.workers=-1", "corpus.workers: expected 0 or more, got -1"),
-        ("corpus.sources.0.weight=1", "corpus.sources[0].weight: unknown key; known: "),
+        ("corpus.sources.0.weight=2", "corpus.sources[0].weight: expected above 0 to 1"),
         ("corpus.sources.0.language=go", "corpus.sources[0].language: leave it out; the paths of"),
         ("corpus.sources.0.language=gi", "corpus.sources[0].language: unknown language; known: "),
         ("fim.max_middle_bytes=5", "fim.max_middle_bytes: expected 6 or more, got 5"),

@@ -18,7 +18,7 @@ from finetune.report import write_report
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
-SECTIONS = ("results", "training", "completions", "samples", "data", "recipe")
+SECTIONS = ("results", "training", "completions", "samples", "corpus", "data", "recipe")
 INPUTS = (
     "recipe.yaml", "log.jsonl", "metrics.json", "predictions.parquet", "packs/stats.json",
     "packs/manifest.json", "packs/train/samples.parquet", "corpus/skipped.parquet",
@@ -313,7 +313,7 @@ def test_source_code_stays_text(full):
 
 def test_samples_show_prefix_middle_and_suffix_of_each_order(full):
     text, _ = read_page(write_report(full))
-    shown = text[text.index('<section id="samples"') : text.index('<section id="data"')]
+    shown = text[text.index('<section id="samples"') : text.index('<section id="corpus"')]
 
     for order in ("PSM", "SPM", "AR"):
         assert f'<span class="chip">{order}</span>' in shown

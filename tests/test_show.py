@@ -10,7 +10,7 @@ from finetune.cli import main
 from finetune.prepare import prepare
 from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
 from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.show import DIM, MIDDLE, PLAIN, show_samples, visible
+from finetune.show import DIM, MIDDLE, PLAIN, prepare_summary, show_samples, visible
 from finetune.tokenizer import save_tokenizer
 
 PYTHON = """\
@@ -53,6 +53,50 @@ def make_run(tmp_path_factory, tiny_tokenizer):
 def run(make_run) -> tuple[Path, Path]:
     files = {f"q{n}.py": PYTHON.format(n) for n in range(6)}
     return make_run(files | {f"a{n}.go": GO.format(n) for n in range(6)}, fim_rate=1.0)
+
+
+STATS = {
+    "documents": {"kept": 50, "skipped": {"generated": 40, "loss-\x1b[2J": 10}},
+    "languages": {"python": 30, "java": 20}, "held_out": {"documents": 5},
+    "samples": {"psm": 75, "ar": 25}, "middle_bytes": {"p10": 9, "p50": 80, "p90": 600},
+    "packs": 12, "tokens": 48_000, "utilisation": 0.975,
+}  # fmt: skip
+
+
+def test_summary_has_the_funnel_with_its_steps_in_order():
+    funnel = [
+        {"reason": "", "files": 1100, "bytes": 2e6, "left_files": 1100, "left_bytes": 2e6},
+        {"reason": "old", "files": 1000, "bytes": 1.2e6, "left_files": 100, "left_bytes": 8e5},
+        {"reason": "loss-\x1b[2J", "files": 50, "bytes": 3e5, "left_files": 50, "left_bytes": 5e5},
+    ]  # fmt: skip
+
+    shown = prepare_summary(STATS | {"funnel": funnel, "secrets": {"aws-key": 3, "e-mail": 12}})
+
+    assert shown.splitlines() == [
+        r"              files    MB  files left  MB left",
+        r"found                           1,100     2.00",
+        r"old           1,000  1.20         100     0.80",
+        r"loss-\x1b[2J     50  0.30          50     0.50",
+        "",
+        "documents  50 kept (30 python, 20 java), 5 of them held out",
+        "secrets    3 aws-key, 12 e-mail",
+        "samples    100 (75% psm, 25% ar), MIDDLE 9 / 80 / 600 bytes (10, 50, 90 %)",
+        "packs      12 of 48,000 tokens, utilisation 97.50%",
+    ]
+
+
+def test_summary_names_the_commonest_languages():
+    many = {f"language{n}": 20 - n for n in range(11)}
+
+    shown = prepare_summary(STATS | {"languages": many})
+
+    assert "13 language7, 33 more), 5 of them held out" in shown
+
+
+def test_summary_of_stats_without_a_funnel_lists_the_reasons():
+    shown = prepare_summary(STATS | {"documents": {"kept": 50, "skipped": {"generated": 40}}})
+
+    assert shown.splitlines()[0] == "skipped    40 generated"
 
 
 def test_a_sample_is_shown_with_its_path_of_nodes_and_its_joints(make_run):

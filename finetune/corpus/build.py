@@ -1,122 +1,253 @@
 """The corpus: every entry of every source, either a document on one side or skipped and counted."""
 
-import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from fim import LANGUAGES, Document, FimError, detect_language
-from finetune.corpus.dedup import Record, exact_duplicates, make_record, skip_record
-from finetune.corpus.filters import HEAD_BYTES, check_document, kept_languages, to_document
-from finetune.corpus.git import resolve_commit
-from finetune.corpus.sources import (
-    File,
-    Found,
-    Skip,
-    clean_path,
-    is_wanted,
-    read_source,
-    source_key,
-    source_path,
-    walk_folder,
-)
-from finetune.corpus.split import choose_records, split_records
-from finetune.corpus.spool import Spool
-from finetune.recipe_corpus import Corpus, Filters, Source
-from finetune.store import fingerprint, sha256_file
+from fim import Document, FimError
+from finetune.corpus.cache import Cache, Damaged, delete_cache, open_cache
+from finetune.corpus.collect import collect
+from finetune.corpus.copies.dedup import Record
+from finetune.corpus.entries import Skip
+from finetune.corpus.filters import kept_languages
+from finetune.corpus.funnel import make_funnel
+from finetune.corpus.outputs import FIELDS, write_documents, write_rows
+from finetune.corpus.sources.clones import strip_credentials
+from finetune.corpus.sources.git import resolve_commit
+from finetune.corpus.sources.read import expand_sources, source_path, source_state
+from finetune.corpus.steps import STEPS, Building
+from finetune.corpus.study import StudySettings, file_digits, read_links
+from finetune.recipe_corpus import Corpus
+from finetune.store import fingerprint, read_json, write_json
 
-DOCUMENTS, SKIPPED = "documents.parquet", "skipped.parquet"
-FIELDS = (
-    "repo", "path", "language", "text", "revision", "committed_at", "licence", "weight",
-)  # fmt: skip
-_GROUP_ROWS, _GROUP_BYTES = 1_000, 2_000_000
-"""A row group ends at so many rows, or texts of so many bytes: a reader holds a whole one."""
+DOCUMENTS, SKIPPED, COUNTS = "documents.parquet", "skipped.parquet", "counts.json"
+CLUSTERS, FINDINGS = "clusters.parquet", "findings.parquet"
 
 
 def write_corpus(
-    folder: Path, corpus: Corpus, seed: int, progress: Callable[[Iterable], Iterable] = iter
+    folder: Path,
+    corpus: Corpus,
+    seed: int,
+    cache: Path | None = None,
+    versions: Mapping[str, str] | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> None:
-    """Read, filter, deduplicate and split the sources of a recipe into two files of a folder.
+    """Read, filter, redact, deduplicate, split and order the sources of a recipe.
 
-    `documents.parquet` and `skipped.parquet` are sorted by (repo, path); equal sources give equal
-    bytes. Texts wait on the disk: memory holds a few hundred bytes per file.
+    Writes `documents.parquet` in the order of (repo, position), `skipped.parquet`,
+    `clusters.parquet`, `findings.parquet` and `counts.json`. Equal sources give equal bytes, for
+    any number of workers and after any kill. Texts wait in the cache: memory holds one or two
+    kilobytes per file.
 
     Args:
         folder: where the files go.
-        corpus: the recipe's section.
-        seed: of the held-out and the chosen files.
+        corpus: the recipe's section with sources as `expand_sources` returns them.
+        seed: of every choice.
+        cache: folder of what is known of files from earlier runs; None keeps nothing.
+        versions: of the libraries whose work is kept there.
         progress: wraps the stream of entries, as `tqdm` does.
 
     Raises:
         FimError: a source cannot be read, or no document is left.
     """
-    seen_names: set[str] = set()
-    entries = chain.from_iterable(
-        read_source(source, seen_names, corpus.filters.max_bytes) for source in corpus.sources
+    if cache is None:
+        with tempfile.TemporaryDirectory(prefix=".cache-", dir=folder) as place:
+            return write_corpus(folder, corpus, seed, Path(place), versions, progress)
+    made_with = StudySettings.of(corpus, seed).digits(versions or {})
+    for _ in range(2):
+        try:
+            with open_cache(cache, made_with) as opened:
+                return _write(folder, corpus, seed, opened, progress)
+        except Damaged:
+            delete_cache(cache)
+    raise FimError(f"{cache}: damaged as soon as it is written; check the disk")
+
+
+def _write(
+    folder: Path, corpus: Corpus, seed: int, cache: Cache, progress: Callable[[Iterable], Iterable]
+) -> None:
+    entries, skipped = collect(corpus, seed, cache, progress)
+    building = Building(corpus=corpus, seed=seed, entries=entries, skipped=skipped)
+    for step in STEPS:
+        step(building)
+    if not building.train and not building.held_out:
+        cache.keep(())  # the filters will change, and with them every study
+        raise FimError(_nothing_left(building.skipped))
+    ordered = _order(building, cache)
+    _write_documents(folder / DOCUMENTS, building, ordered, cache)
+    _write_tables(folder, building)
+    write_json(folder / COUNTS, _count(building))
+    cache.keep({entry.place for entry in entries})
+
+
+def _order(building: Building, cache: Cache) -> list[Record]:
+    """Put the documents of both sides in the order of their repositories."""
+    repos: dict[str, list[Record]] = {}
+    for record in sorted((*building.train, *building.held_out), key=lambda r: r.order):
+        repos.setdefault(record.repo, []).append(record)
+    ordered: list[Record] = []
+    quality: Counter[str] = Counter()
+    for records in repos.values():
+        positions, counts = _order_repository(building, records, cache)
+        ordered += [records[position] for position in positions]
+        quality.update(counts)
+    building.counts["order"] = dict(quality)
+    return ordered
+
+
+def _order_repository(
+    building: Building, records: list[Record], cache: Cache
+) -> tuple[list[int], dict[str, int]]:
+    """Order the documents of one repository, unless nothing that decides it has changed."""
+    order, seed = building.corpus.order, building.seed
+    places = [building.entries[record.place].place for record in records]
+    found = cache.links(places)
+    links = [found[place] for place in places]
+
+    def make() -> tuple[list[int], dict[str, int]]:
+        from finetune.corpus.links.order import (  # networkx: a third second
+            OrderFile,
+            order_repository,
+        )
+
+        files = [
+            OrderFile(path=record.path, language=record.language, links=read_links(data))
+            for record, data in zip(records, links, strict=True)
+        ]
+        ordering = order_repository(files, order, seed, cache.remember)
+        quality = ordering.quality
+        return ordering.positions, {**asdict(quality), "external": quality.external}
+
+    names = (f"{record.path}\n{record.language}".encode() for record in records)
+    return cache.remember((repr((order, seed)).encode(), *names, *links), make)
+
+
+def _write_documents(
+    path: Path, building: Building, ordered: Sequence[Record], cache: Cache
+) -> None:
+    held_out = {record.place for record in building.held_out}
+    entries = [building.entries[record.place] for record in ordered]
+    texts = cache.texts(entry.place for entry in entries)
+
+    def rows() -> Iterator[tuple[Document, str]]:
+        for record, entry, text in zip(ordered, entries, texts, strict=True):
+            document = Document(
+                repo=record.repo, path=record.path, language=record.language, text=text,
+                revision=entry.file.revision, committed_at=entry.file.committed_at,
+                licence=building.licences[record.repo, record.path], weight=entry.file.weight,
+            )  # fmt: skip
+            if document.id != record.id:
+                raise Damaged
+            yield document, "eval" if record.place in held_out else "train"
+
+    write_documents(path, rows())
+
+
+def _write_tables(folder: Path, building: Building) -> None:
+    skipped = sorted(
+        map(asdict, building.skipped),
+        key=lambda s: (s["repo"], s["path"], s["reason"], s["num_bytes"], s["detail"]),
     )
-    records: list[Record] = []
-    skipped: list[Skip] = []
-    with Spool(folder / ".documents") as spool:
-        for result in _judge(progress(entries), corpus.filters):
-            if isinstance(result, Skip):
-                skipped.append(result)
-            else:
-                records.append(make_record(result, spool.write(result)))
-        records, copies = exact_duplicates(records)
-        if not records:
-            raise FimError(_nothing_left(skipped))
-        train, held_out = split_records(records, corpus.split, seed)
-        left_out: list[Record] = []
-        if corpus.max_documents:
-            train, left_out = choose_records(train, corpus.max_documents, seed)
-        sides = dict.fromkeys(train, "train") | dict.fromkeys(held_out, "eval")
-        rows = sorted(sides.items(), key=lambda row: row[0].order)
-        _write_documents(folder / DOCUMENTS, ((spool.read(r.place), side) for r, side in rows))
-    skipped += [*copies, *(skip_record(record, "not-chosen") for record in left_out)]
-    skipped.sort(key=lambda s: (s.repo, s.path, s.reason, s.num_bytes))
-    _write_skipped(folder / SKIPPED, skipped)
+    write_rows(folder / SKIPPED, ("repo", "path", "reason", "num_bytes", "detail"), skipped)
+    clusters = list(map(asdict, building.clusters))
+    write_rows(folder / CLUSTERS, ("cluster", "repo", "path", "similarity", "is_kept"), clusters)
+    findings = [
+        {"repo": e.file.repo, "path": e.file.path, "kind": kind, "number": number}
+        for e in building.entries
+        for kind, number in sorted(Counter(e.study.findings).items())
+    ]
+    write_rows(folder / FINDINGS, ("repo", "path", "kind", "number"), findings)
 
 
-def corpus_fingerprint(corpus: Corpus) -> str:
+def _count(building: Building) -> dict[str, Any]:
+    """Return what `counts.json` holds."""
+    kept = [*building.train, *building.held_out]
+    replay = [record for record in building.train if record.is_replay]
+    train_bytes, replay_bytes = (sum(map(building.num_bytes, r)) for r in (building.train, replay))
+    found = Counter(kind for entry in building.entries for kind in entry.study.findings)
+    licences = Counter(building.licences[r.repo, r.path] or "unknown" for r in kept)
+    return {
+        "documents": {
+            "kept": len(kept),
+            "skipped": _sorted(Counter(skip.reason for skip in building.skipped)),
+        },
+        "languages": _sorted(Counter(record.language for record in kept)),
+        "bytes": sum(map(building.num_bytes, kept)),
+        "held_out": {"documents": len(building.held_out)},
+        "funnel": make_funnel([record.num_bytes for record in kept], building.skipped),
+        "secrets": _sorted(found),
+        "licences": _sorted(licences),
+        "benchmarks": _sorted(
+            Counter(s.detail for s in building.skipped if s.reason == "benchmark")
+        ),
+        "replay": {
+            "documents": len(replay),
+            "bytes": replay_bytes,
+            "share": round(replay_bytes / max(1, train_bytes), 4),
+        },
+        "projects": [],
+        **building.counts,
+    }
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    """The commonest first, whatever the order they were counted in."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def corpus_fingerprint(corpus: Corpus, expanded: Corpus) -> str:
     """Return digits that change when the section, a commit, or any file of a source changes.
 
     Commits stand for git sources, whatever `ref` leads to them; size and time for those files of a
     folder that can become documents; sha256 for single files. A dataset of the hub is known by its
     name only.
 
+    Args:
+        corpus: the recipe's section.
+        expanded: with its sources as `expand_sources` returns them.
+
     Raises:
         FimError: a source does not exist.
     """
     kept = kept_languages(corpus.filters)
-    states = [_source_state(source, kept) for source in corpus.sources]
-    return fingerprint(asdict(without_refs(corpus)), states)
+    states = [(source.name, source_state(source, kept)) for source in expanded.sources]
+    files = [*corpus.benchmarks, *filter(None, [corpus.drop_list])]
+    return fingerprint(asdict(without_refs(corpus)), states, [file_digits(path) for path in files])
 
 
 def without_refs(corpus: Corpus) -> Corpus:
-    """Return the section with every `ref` at its default, so that two ways to say it are equal."""
-    return replace(corpus, sources=tuple(replace(s, ref="HEAD") for s in corpus.sources))
+    """Return the section with every `ref` at its default, and URLs without user and password.
+
+    Two ways to say it are equal then.
+    """
+    sources = (replace(s, ref="HEAD", git=strip_credentials(s.git)) for s in corpus.sources)
+    return replace(corpus, sources=tuple(sources))
 
 
-def source_commits(corpus: Corpus) -> dict[str, str]:
+def source_commits(corpus: Corpus, cache: Path) -> dict[str, str]:
     """Return the commit of each git source now, by the recipe's key that pins it.
+
+    Those of a glob have their name behind the key.
 
     Raises:
         FimError: a repository or its `ref` does not exist.
     """
-    return {
-        f"corpus.sources.{number}.ref": resolve_commit(source_path(source), source.ref).id
-        for number, source in enumerate(corpus.sources)
-        if source.git
-    }
+    commits = {}
+    for number, source in enumerate(corpus.sources):
+        places = expand_sources((source,), cache, fetch=False) if source.git else ()
+        for place in places:
+            key = f"corpus.sources.{number}.ref" + (f" ({place.name})" if len(places) > 1 else "")
+            commits[key] = resolve_commit(source_path(place), place.ref).id
+    return commits
 
 
 def read_documents(
     folder: Path, side: str, ids: Collection[str] | None = None
 ) -> Iterator[Document]:
-    """Read documents that `write_corpus` wrote, in the order of (repo, path), a few at a time.
+    """Read documents that `write_corpus` wrote, in the order of the file, a few at a time.
 
     Args:
         folder: the corpus.
@@ -149,81 +280,9 @@ def count_documents(folder: Path) -> dict[str, Any]:
     """Return the counts of documents in `stats.json`: each entry of the sources is in one.
 
     Raises:
-        FimError: see `read_documents`.
+        FimError: the file is missing or damaged.
     """
-    sides: Counter[str] = Counter()
-    languages: Counter[str] = Counter()
-    num_bytes = 0
-    for row in _read_rows(folder / DOCUMENTS, ("split", "language", "num_bytes")):
-        sides[row["split"]] += 1
-        languages[row["language"]] += 1
-        num_bytes += row["num_bytes"]
-    skipped = Counter(row["reason"] for row in _read_rows(folder / SKIPPED, ("reason",)))
-    return {
-        "documents": {"kept": sides.total(), "skipped": dict(skipped.most_common())},
-        "languages": dict(languages.most_common()),
-        "bytes": num_bytes,
-        "held_out": {"documents": sides["eval"]},
-    }
-
-
-def _write_documents(path: Path, rows: Iterable[tuple[Document, str]]) -> None:
-    """Write documents and their sides, in row groups small enough for any reader's memory."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    other = {
-        "text": pa.binary(), "committed_at": pa.int64(), "weight": pa.float64(),
-        "num_bytes": pa.int64(),
-    }  # fmt: skip
-    names = ("id", *FIELDS, "num_bytes", "split")
-    schema = pa.schema([(name, other.get(name, pa.string())) for name in names])
-    repeated = ["repo", "language", "revision", "licence", "split"]
-    with parquet.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=repeated
-    ) as writer:  # fmt: skip
-        for group in _row_groups(rows):
-            columns = {name: [getattr(d, name) for d, _ in group] for name in ("id", *FIELDS)}
-            columns["num_bytes"] = [len(d.text) for d, _ in group]
-            columns["split"] = [side for _, side in group]
-            writer.write_table(pa.table(columns, schema))
-
-
-def _row_groups(rows: Iterable[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
-    group: list[tuple[Document, str]] = []
-    num_bytes = 0
-    for row in rows:
-        group.append(row)
-        num_bytes += len(row[0].text)
-        if len(group) == _GROUP_ROWS or num_bytes >= _GROUP_BYTES:
-            yield group
-            group, num_bytes = [], 0
-    if group:
-        yield group
-
-
-def _write_skipped(path: Path, skipped: Sequence[Skip]) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = pa.schema([(name, pa.string()) for name in ("repo", "path", "reason")])
-    schema = schema.append(pa.field("num_bytes", pa.int64()))
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for start in range(0, max(1, len(skipped)), _GROUP_ROWS):
-            rows = [asdict(skip) for skip in skipped[start : start + _GROUP_ROWS]]
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-
-
-def _judge(entries: Iterable[File | Skip], filters: Filters) -> Iterator[Document | Skip]:
-    """Turn each entry into a document no rule objects to, or a skip."""
-    for entry in entries:
-        result = to_document(entry) if isinstance(entry, File) else entry
-        reason = check_document(result, filters) if isinstance(result, Document) else None
-        yield _skip(result, reason) if reason else result
-
-
-def _skip(document: Document, reason: str) -> Skip:
-    return Skip(repo=document.repo, path=document.path, reason=reason, num_bytes=len(document.text))
+    return read_json(folder / COUNTS)
 
 
 def _nothing_left(skipped: list[Skip]) -> str:
@@ -236,41 +295,6 @@ def _nothing_left(skipped: list[Skip]) -> str:
         f"corpus: none of {len(skipped)} files is left ({reasons}); "
         "correct corpus.sources or loosen corpus.filters"
     )
-
-
-def _source_state(source: Source, kept: Collection[str]) -> Any:
-    key, path = source_key(source), source_path(source)
-    if key == "git":
-        return resolve_commit(path, source.ref).id
-    if os.path.isdir(path):
-        found = (f for f in walk_folder(source) if key != "folder" or _is_material(f, source, kept))
-        return [(ascii(f.path), f.reason, f.num_bytes, f.mtime_ns) for f in found]
-    if os.path.isfile(path):
-        return sha256_file(path)
-    if key == "dataset":
-        return source.dataset
-    raise FimError(
-        f"{path}: no such {'folder' if key == 'folder' else 'file'}; correct corpus.sources"
-    )
-
-
-def _is_material(found: Found, source: Source, kept: Collection[str]) -> bool:
-    """Whether a walked entry may become a document in one of the languages that are kept.
-
-    What a shared extension means is left open.
-    """
-    path = clean_path(os.fsencode(found.path))
-    if found.reason or not is_wanted(path, source):
-        return False
-    suffix = Path(path).suffix.lower()
-    if suffix:
-        is_shared = any(suffix in LANGUAGES[name].shared for name in kept)
-        return is_shared or detect_language(path) in kept
-    try:
-        with open(source_path(source) / found.path, "rb") as file:
-            return detect_language(path, file.read(HEAD_BYTES)) in kept
-    except OSError:
-        return False
 
 
 def _read_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Exact and near copies, of each other and of benchmarks."""

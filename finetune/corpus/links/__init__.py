@@ -1,0 +1,1 @@
+"""What files need of each other, and the order that follows."""

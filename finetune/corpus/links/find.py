@@ -1,0 +1,115 @@
+"""What a file says about other files: its imports, what it defines and what it uses."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+
+import tree_sitter
+
+from fim.languages import grammar, has_grammar
+from finetune.corpus.links.queries import LINK_ROWS
+from finetune.corpus.parsing import parse_file
+
+MAX_IMPORTS = 2_000
+MAX_IN_ERROR = 60_000
+"""Children of a root that is an ERROR node, above which nothing is looked for: a query may take
+time with their square."""
+MAX_NODES = 10_000
+"""Most places of imports that are looked at: what is above a node takes long to find in some."""
+MAX_IMPORT = 2_000
+"""Most characters of an import: those of Python list the names they take from a module."""
+MAX_NAMES = 64
+"""Most definitions, used names and words that are kept of a file."""
+MAX_NAME = 100
+"""Longer names, in characters, are made by tools."""
+_WORD = re.compile(r"\b[^\W\d_]\w{2,39}\b")
+_WORD_BYTES = 8_192
+_RANGE = attrgetter("byte_range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Names that tie a file to others; each language has its own form, see `link_queries`."""
+
+    imports: tuple[str, ...] = ()
+    """What is imported when the file is loaded, in the order of the file."""
+    late_imports: tuple[str, ...] = ()
+    """Imports inside functions, for types only, and declarations of a file's parts."""
+    package: str = ""
+    """Package or namespace the file says it is in."""
+    definitions: tuple[str, ...] = ()
+    """Top-level names that other files may use without saying where they are."""
+    names: tuple[str, ...] = ()
+    """Names that are called or used as types and not defined here, the commonest first."""
+    words: tuple[str, ...] = ()
+    """The commonest words, the commonest first; of files without imports only."""
+
+
+def find_links(text: bytes, language: str) -> Links:
+    """Return what ties a file to others; nothing but words where the language has no row.
+
+    Raises:
+        FimError: the file took too long to parse.
+    """
+    if language not in LINK_ROWS or not has_grammar(language):
+        return Links(words=_common_words(text))
+    captures = _captures(parse_file(text, language).root, language)
+    row = LINK_ROWS[language]
+    nodes = sorted(captures.get("import", ()), key=_RANGE)[:MAX_NODES]
+    found = [each for node in nodes for each in row.read_import(node, text)]
+    imports = _distinct([n for n, late in found if not late], MAX_IMPORTS, MAX_IMPORT)
+    late = _distinct([name for name, late in found if late], MAX_IMPORTS, MAX_IMPORT)
+    package = next(_texts(captures.get("package", ()), text), "")
+    definitions = _distinct(_texts(captures.get("definition", ()), text), MAX_NAMES, MAX_NAME)
+    uses = row.read_names(_count(captures.get("name", ()), text), found)
+    return Links(
+        imports=imports,
+        late_imports=tuple(name for name in late if name not in imports),
+        package=package if len(package) <= MAX_NAME else "",
+        definitions=definitions,
+        names=_commonest(uses, set(definitions)),
+        words=() if found else _common_words(text),
+    )
+
+
+def _captures(root: tree_sitter.Node, language: str) -> dict[str, list[tree_sitter.Node]]:
+    """Nodes by what they are captured as, in the order of addresses in memory."""
+    if root.is_error and root.child_count > MAX_IN_ERROR:
+        return {}
+    return tree_sitter.QueryCursor(_query(language)).captures(root)
+
+
+@cache
+def _query(language: str) -> tree_sitter.Query:
+    return tree_sitter.Query(grammar(language), LINK_ROWS[language].query)
+
+
+def _texts(nodes: Iterable[tree_sitter.Node], text: bytes) -> Iterator[str]:
+    for node in sorted(nodes, key=_RANGE):
+        yield text[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+
+def _count(nodes: Iterable[tree_sitter.Node], text: bytes) -> Counter[str]:
+    counts = Counter([text[node.start_byte : node.end_byte] for node in nodes])
+    return Counter({name.decode("utf-8", "replace"): count for name, count in counts.items()})
+
+
+def _distinct(names: Iterable[str], most: int, longest: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name in names if 0 < len(name) <= longest))[:most]
+
+
+def _commonest(uses: Counter[str], own: set[str]) -> tuple[str, ...]:
+    others = (name for name, _ in _by_count(uses) if name not in own and 0 < len(name) <= MAX_NAME)
+    return tuple(name for name, _ in zip(others, range(MAX_NAMES), strict=False))
+
+
+def _by_count(uses: Counter[str]) -> Iterator[tuple[str, int]]:
+    yield from sorted(uses.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _common_words(text: bytes) -> tuple[str, ...]:
+    counts = Counter(_WORD.findall(text[:_WORD_BYTES].decode("utf-8", "replace")))
+    return tuple(word for word, _ in list(_by_count(counts))[:MAX_NAMES])

@@ -1,0 +1,163 @@
+"""Studies are found again by what they were made from, whatever was killed or damaged."""
+
+import os
+import sqlite3
+import stat
+
+import pytest
+
+from fim import FimError
+from finetune.corpus.cache import Damaged, delete_cache, open_cache
+from finetune.corpus.entries import File
+from finetune.corpus.study import Study
+
+
+def file(path="a.py", content_id="1", **arguments) -> File:
+    return File(repo="r", path=path, data=b"", content_id=content_id, **arguments)
+
+
+KEPT = Study(
+    id="d" * 32, key=b"k" * 32, language="python", licence="MIT", findings=("e-mail", "e-mail"),
+    signature=b"\0\xff" * 512, links=b"links", text=b"x = 1\n",
+)  # fmt: skip
+DROPPED = Study(reason="too-large", detail="2 > 1", licence="MIT")
+
+
+def test_what_is_added_is_there_when_it_is_opened_again(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        places = cache.add([(file(), KEPT), (file("b.py"), DROPPED)])
+
+    with open_cache(tmp_path, "s") as cache:
+        assert [cache.find(file()), cache.find(file("b.py"))] == places
+        facts = {place: (study, num_bytes) for place, study, num_bytes in cache.facts()}
+        assert facts[places[0]] == (without_texts(KEPT), 6)
+        assert facts[places[1]] == (DROPPED, 0)
+        assert cache.links(places[:1]) == {places[0]: b"links"}
+        with pytest.raises(Damaged):
+            cache.links(places)
+        assert list(cache.texts(places[:1] * 2)) == [b"x = 1\n"] * 2
+
+
+def test_equal_files_have_one_place(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        one, two = cache.add([(file(), KEPT), (file(), KEPT)])
+
+        assert one == two == cache.add([(file(), KEPT)])[0]
+        assert len(list(cache.facts())) == 1
+
+
+def without_texts(study: Study) -> Study:
+    names = (name for name in Study.__slots__ if name not in ("text", "links"))
+    return Study(**{name: getattr(study, name) for name in names})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        file("b.py"),
+        file(content_id="2"),
+        file(language="go"),
+        file(is_replay=True),
+        File(repo="q", path="a.py", data=b"", content_id="1"),
+    ],
+)
+def test_another_file_has_another_study(tmp_path, other):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT)])
+
+        assert cache.find(file(revision="abc", committed_at=7, weight=0.5)) is not None
+        assert cache.find(other) is None
+
+
+def test_other_settings_find_nothing_and_push_the_old_out(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT)])
+    with open_cache(tmp_path, "other") as cache:
+        assert cache.find(file()) is None
+        (place,) = cache.add([(file(), DROPPED)])
+        cache.keep({place})
+
+    with open_cache(tmp_path, "s") as cache:
+        assert cache.find(file()) is None
+    assert b"x = 1" not in (tmp_path / "studies.sqlite").read_bytes()
+
+
+def test_an_empty_cache_leaves_nothing_behind(tmp_path):
+    with open_cache(tmp_path / "cache", "s") as cache:
+        assert cache.is_empty()
+
+    assert not (tmp_path / "cache").exists()
+
+
+def test_only_the_owner_can_read_it(tmp_path):
+    with open_cache(tmp_path / "cache", "s") as cache:
+        cache.add([(file(), KEPT)])
+
+    assert stat.S_IMODE(os.stat(tmp_path / "cache").st_mode) == 0o700
+
+
+def test_what_failed_is_tried_again(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT), (file("b.py"), Study(reason="worker-died"))])
+
+    with open_cache(tmp_path, "s") as cache:
+        assert cache.find(file()) is not None
+        assert cache.find(file("b.py")) is None
+
+
+def test_a_shard_is_written_whole_or_not_at_all(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file("kept.py"), KEPT)])
+        with pytest.raises(ZeroDivisionError):
+            cache.add((file(str(1 // n)), KEPT) for n in (1, 0))
+
+    with open_cache(tmp_path, "s") as cache:
+        assert len(list(cache.facts())) == 1
+
+
+@pytest.mark.parametrize("cut", [0, 50, 5_000])
+def test_a_damaged_cache_is_told_from_others(tmp_path, cut):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(str(n)), KEPT) for n in range(200)])
+    path = tmp_path / "studies.sqlite"
+    data = path.read_bytes()
+    path.write_bytes(data[:cut] + b"\x5a" * (len(data) - cut))
+
+    with pytest.raises(Damaged):
+        read_all(tmp_path)
+
+    delete_cache(tmp_path)
+    assert not path.exists()
+
+
+def read_all(folder) -> None:
+    with open_cache(folder, "s") as cache:
+        list(cache.facts())
+        list(cache.texts(cache.find(file(str(n))) for n in range(200)))
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "studies.sqlite").mkdir()
+
+    with (
+        pytest.raises(FimError, match=r"studies\.sqlite: .*; free some space or delete the folder"),
+        open_cache(tmp_path, "s"),
+    ):
+        pass
+
+
+def test_the_journal_of_a_killed_run_is_read(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT)])
+        copies = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert copies["studies.sqlite-wal"]
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, data in copies.items():
+        (other / name).write_bytes(data)
+
+    with open_cache(other, "s") as cache:
+        assert cache.find(file()) is not None
+    assert sqlite3.connect(other / "studies.sqlite").execute("PRAGMA quick_check").fetchone() == (
+        "ok",
+    )

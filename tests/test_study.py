@@ -1,0 +1,90 @@
+"""One file: what is left of it, and what is known of it."""
+
+import pickle
+
+import pytest
+
+from finetune.corpus.entries import File
+from finetune.corpus.links.find import Links
+from finetune.corpus.study import StudySettings, read_links, study_file
+from finetune.recipe_corpus import Corpus, Secrets
+from finetune.recipe_filters import Filters
+
+CODE = b"""import json
+
+from app.models import Order
+
+
+def load(path):
+    with open(path) as file:
+        return Order(**json.load(file))
+"""
+TOKEN = b"ghp_" + b"R7mXk2Qw9ZtLb4VnYc8Hs1Jd6Gf3Pa0UeTiO"
+
+
+def study(data: bytes, path: str = "app/load.py", corpus: Corpus | None = None, **arguments):
+    settings = StudySettings.of(corpus or Corpus(), seed=0)
+    return study_file(settings, File(repo="r", path=path, data=data, **arguments))
+
+
+def test_a_file_that_is_kept_is_described():
+    found = study(CODE)
+
+    assert (found.reason, found.language, found.text) == ("", "python", CODE)
+    assert len(found.id) == len(found.key) == 32
+    assert read_links(found.links).imports != ()
+    assert isinstance(read_links(found.links), Links)
+    assert pickle.loads(pickle.dumps(found)) == found == study(CODE)
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "reason"),
+    [
+        ("image.png", b"\x89PNG\0", "binary"),
+        ("vendor/a.py", CODE, "vendored"),
+        ("a.unknown", b"hello\n", "unsupported-language"),
+        ("a.py", b"x" * 2_000 + b" = 1\n", "long-lines"),
+    ],
+)
+def test_a_file_that_is_dropped_has_a_reason_and_no_text(path, data, reason):
+    found = study(data, path)
+
+    assert found.reason == reason
+    assert (found.text, found.id, found.links, found.signature) == (b"", "", b"", b"")
+
+
+def test_a_licence_file_says_its_licence_though_it_is_no_code():
+    text = (
+        b"MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a "
+    )
+
+    found = study(text + b"copy of this software", "LICENSE")
+
+    assert (found.reason, found.licence) == ("unsupported-language", "MIT")
+    assert study(b"# SPDX-License-Identifier: Apache-2.0\n" + CODE).licence == "Apache-2.0"
+
+
+def test_secrets_are_not_in_what_is_kept_of_a_file():
+    data = CODE + b'\nclient = connect(token="%s")\n' % TOKEN
+
+    found = study(data)
+
+    assert found.reason == ""
+    assert len(found.findings) == 1
+    assert TOKEN not in pickle.dumps(found)
+    without_imports = b'client = connect(token="%s")\n' % TOKEN * 3
+    assert TOKEN not in pickle.dumps(study(without_imports))
+    keep = Corpus(secrets=Secrets(secrets="keep", personal="keep"))
+    assert study(data, corpus=keep).text == data
+    dropped = study(data, corpus=Corpus(secrets=Secrets(secrets="drop")))
+    assert dropped.reason == "secret"
+    assert dropped.findings == found.findings
+    assert TOKEN not in pickle.dumps(dropped)
+
+
+def test_general_text_is_kept_of_replay_sources():
+    prose = b"# Rivers\n\nA river is water that runs down to the sea, slowly and for a long time.\n"
+    only_python = Corpus(filters=Filters(languages=("python",)))
+
+    assert study(prose, "a.md", only_python).reason == "other-language"
+    assert study(prose, "a.md", only_python, is_replay=True).reason == ""
