@@ -116,6 +116,10 @@ def make_parser() -> argparse.ArgumentParser:
     sub = add("scan", scan, "secrets in files and folders; fails if there are any")
     sub.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, git repositories")
     sub.add_argument("--personal", action="store_true", help="personal data too")
+    sub.add_argument(
+        "--exclude", action="append", default=[], metavar="GLOB",
+        help="leave out these paths inside the folders, tests/** for one; may be given again",
+    )  # fmt: skip
     add_json(sub)
     sub = add("check", check, "what a model's tokenizer proves, and what clients send", "MODEL")
     sub.add_argument("--format", default="auto", metavar="NAME", help="row of `sfim formats`")
@@ -258,10 +262,11 @@ def scan(options: argparse.Namespace) -> None:
     from finetune.scan import scan as find_places
     from finetune.scan import scan_summary
 
-    result = find_places(options.paths, options.personal)
+    result = find_places(options.paths, options.personal, options.exclude)
     print(json.dumps(result) if options.json else scan_summary(result))
     if found := len(result["findings"]):
-        raise FimError(f"{found} findings; take them out of the files, and change the secrets")
+        places = "1 finding" if found == 1 else f"{found:,} findings"
+        raise FimError(f"{places}; take them out of the files, and change the secrets")
 
 
 def check(options: argparse.Namespace) -> None:

@@ -16,7 +16,9 @@ from fim import FimError
 from finetune.corpus.privacy.personal import find_personal
 from finetune.corpus.privacy.redact import redact
 from finetune.corpus.privacy.search import Finding, find_secrets, merge
-from finetune.corpus.sources.read import clean_path, git, walk_folder
+from finetune.corpus.sources import git
+from finetune.corpus.sources.patterns import clean_path, is_wanted
+from finetune.corpus.sources.read import walk_folder
 from finetune.recipe_corpus import Secrets, Source
 
 MAX_BYTES = 256_000_000
@@ -41,7 +43,9 @@ class _File:
     reason: str = ""
 
 
-def scan(paths: Sequence[str], personal: bool = False) -> dict[str, Any]:
+def scan(
+    paths: Sequence[str], personal: bool = False, exclude: Sequence[str] = ()
+) -> dict[str, Any]:
     """Find secrets in files, folders and git repositories.
 
     Of a git repository, or a folder in one, the files are scanned that are committed or could be:
@@ -52,6 +56,7 @@ def scan(paths: Sequence[str], personal: bool = False) -> dict[str, Any]:
     Args:
         paths: files and folders.
         personal: whether to look for personal data too, see `find_personal`.
+        exclude: globs of paths inside a folder, as those of `Source.exclude`, that are left out.
 
     Returns:
         `{"files": n, "findings": [{"path", "line", "kind"}], "unread": [{"path", "reason"}]}`.
@@ -62,8 +67,11 @@ def scan(paths: Sequence[str], personal: bool = False) -> dict[str, Any]:
     files = 0
     findings: list[dict[str, Any]] = []
     unread: list[dict[str, str]] = []
+    wanted = Source(exclude=tuple(exclude))
     for path in paths:
         for file in _files(path):
+            if not is_wanted(clean_path(os.path.relpath(file.path, path)), wanted):
+                continue
             if file.reason:
                 unread.append({"path": _shown(file.path), "reason": file.reason})
                 continue

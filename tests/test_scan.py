@@ -57,6 +57,18 @@ def test_lines_of_a_base64_file_are_its_own():
     assert abs(line - (150 * 6 * 4 / 3 / 76 + 1)) < 2
 
 
+def test_what_is_excluded_is_not_scanned(tmp_path, capsys):
+    for name in ("app.py", "tests/test_app.py", "tests/data/key.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(CODE)
+
+    assert main(["scan", str(tmp_path), "--json", "--exclude", "tests/**"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["files"] == 1
+    assert {row["path"] for row in found["findings"]} == {str(tmp_path / "app.py")}
+    assert main(["scan", str(tmp_path), "--exclude", "app.py", "--exclude", "tests/"]) == 0
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_lines_are_counted_as_editors_do(ending):
     text = ending.join(["a = 1", "", 'password = "dragon77!"', ""])
