@@ -1,10 +1,11 @@
 """The files of a repository as imports are looked up in them: by path, end of path and name."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from posixpath import dirname, normpath
+from typing import TypeVar
 
 from finetune.corpus.links.find import Links
 
@@ -12,6 +13,7 @@ IMPORT, LATE, IMPLIED, NAME = range(4)
 """How strong a tie is: an import that runs when the file is loaded, one that does not, what an
 import brings along, a name that exactly one file defines. Cycles are broken at the weakest."""
 
+Made = TypeVar("Made")
 Target = tuple[int, int]
 """Place of a used file in its repository, and how strong the tie is."""
 
@@ -25,6 +27,19 @@ class OrderFile:
     links: Links
 
 
+def kept(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Make a function of a repository and other values remember, with it, what it returned."""
+
+    @wraps(make)
+    def remembered(repository: "Repository", *rest: Hashable) -> Made:
+        key = (make, *rest)
+        if key not in repository.cache:
+            repository.cache[key] = make(repository, *rest)
+        return repository.cache[key]
+
+    return remembered
+
+
 class Repository:
     """Lookups over the files of one repository; a file is the number of its place."""
 
@@ -35,8 +50,8 @@ class Repository:
         self.folders = [dirname(file.path) for file in files]
         self.groups: list[list[int]] = []
         """Sets of files that are imported as one; numbered after the files."""
-        self.cache: dict[object, object] = {}
-        """What a language's resolver made of the files, once."""
+        self.cache: dict[Hashable, object] = {}
+        """What was found out about the files, see `kept`."""
 
     @cached_property
     def in_folder(self) -> dict[str, list[int]]:
@@ -95,17 +110,15 @@ class Repository:
 
         return min(places, key=distance, default=None)
 
+    @kept
     def definers(self, languages: frozenset[str]) -> dict[tuple[str, str], list[int]]:
         """Return which files of some languages define a name in a package."""
-        key = ("definers", languages)
-        if key not in self.cache:
-            found = defaultdict(list)
-            for place, file in enumerate(self.files):
-                if file.language in languages:
-                    for name in file.links.definitions:
-                        found[file.links.package, name].append(place)
-            self.cache[key] = dict(found)
-        return self.cache[key]
+        found = defaultdict(list)
+        for place, file in enumerate(self.files):
+            if file.language in languages:
+                for name in file.links.definitions:
+                    found[file.links.package, name].append(place)
+        return dict(found)
 
     def group(self, key: object, members: list[int]) -> int:
         """Return the number of a set of files that are imported as one."""
@@ -114,14 +127,10 @@ class Repository:
             self.groups.append(members)
         return self.cache["group", key]
 
+    @kept
     def packages(self, languages: frozenset[str]) -> frozenset[str]:
         """Return the packages that files of some languages are in."""
-        key = ("packages", languages)
-        if key not in self.cache:
-            self.cache[key] = frozenset(
-                file.links.package for file in self.files if file.language in languages
-            )
-        return self.cache[key]
+        return frozenset(file.links.package for file in self.files if file.language in languages)
 
 
 def shared_depth(one: str, other: str) -> int:

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from finetune.corpus.links.files import IMPLIED, IMPORT, Repository, Target, only
+from finetune.corpus.links.files import IMPLIED, IMPORT, Repository, Target, kept, only
 from finetune.corpus.links.readers import go_package_name
 
 _JVM = frozenset({"java", "kotlin"})
@@ -95,10 +95,7 @@ def _used_of(
 
 def go_import(repository: Repository, user: int, name: str) -> Iterator[Target]:
     """Yield the files of an imported folder that define what the user uses; else all of it."""
-    key = ("go folder", name.rpartition(" ")[2])
-    if key not in repository.cache:
-        repository.cache[key] = _go_folder(repository, key[1])
-    folder = repository.cache[key]
+    folder = _go_folder(repository, name.rpartition(" ")[2])
     if folder is None:
         return
     local = "" if name.startswith(". ") else f"{go_package_name(name)}."
@@ -121,6 +118,7 @@ def go_names(repository: Repository, user: int) -> Iterator[int]:
         yield from only(definers.get((repository.folders[user], name)))
 
 
+@kept
 def _go_files(repository: Repository, folder: str) -> list[int]:
     """The files of a folder's package, without tests and programs, which no other can use."""
     files = {place: repository.files[place] for place in repository.in_folder.get(folder, ())}
@@ -131,17 +129,17 @@ def _go_files(repository: Repository, folder: str) -> list[int]:
     return [p for p, file in ours.items() if file.links.package != "main" or not is_library]
 
 
+@kept
 def _go_definers(repository: Repository) -> dict[tuple[str, str], list[int]]:
-    if "go definers" not in repository.cache:
-        found = defaultdict(list)
-        for folder in repository.in_folder:
-            for place in _go_files(repository, folder):
-                for name in repository.files[place].links.definitions:
-                    found[folder, name].append(place)
-        repository.cache["go definers"] = dict(found)
-    return repository.cache["go definers"]
+    found = defaultdict(list)
+    for folder in repository.in_folder:
+        for place in _go_files(repository, folder):
+            for name in repository.files[place].links.definitions:
+                found[folder, name].append(place)
+    return dict(found)
 
 
+@kept
 def _go_folder(repository: Repository, path: str) -> str | None:
     """The folder of an import path, whose beginning is the module's name, which no file says.
 
@@ -160,6 +158,7 @@ def _go_folder(repository: Repository, path: str) -> str | None:
     return best and best[-1]
 
 
+@kept
 def _is_go_itself(repository: Repository) -> bool:
     return len(_GO_STANDARD & repository.in_folder.keys()) > len(_GO_STANDARD) // 4
 
@@ -185,17 +184,16 @@ def _shared_end(one: str, other: str) -> str:
     return "/".join(reversed(parts))
 
 
+@kept
 def _go_modules(repository: Repository) -> tuple[Counter[tuple[str, str]], Counter[str]]:
     """How many import paths bear out a module's name and folder, and how many have that name."""
-    if "go modules" not in repository.cache:
-        paths = {
-            name.rpartition(" ")[2]
-            for file in repository.files
-            if file.language == "go"
-            for name in file.links.imports
-        }
-        splits = (split for path in paths for split in _go_splits(repository, path))
-        votes = Counter((module, above) for module, above, _ in splits)
-        names = (path.rsplit("/", n)[0] for path in paths for n in range(1, path.count("/") + 1))
-        repository.cache["go modules"] = votes, Counter(names)
-    return repository.cache["go modules"]
+    paths = {
+        name.rpartition(" ")[2]
+        for file in repository.files
+        if file.language == "go"
+        for name in file.links.imports
+    }
+    splits = (split for path in paths for split in _go_splits(repository, path))
+    votes = Counter((module, above) for module, above, _ in splits)
+    names = (path.rsplit("/", n)[0] for path in paths for n in range(1, path.count("/") + 1))
+    return votes, Counter(names)

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from posixpath import dirname
 
-from finetune.corpus.links.files import IMPLIED, IMPORT, Repository, Target, join
+from finetune.corpus.links.files import IMPLIED, IMPORT, Repository, Target, join, kept
 
 _ROOTS = ("lib", "main")
 _STANDARD = frozenset({"alloc", "core", "proc_macro", "std", "test"})
@@ -40,35 +40,37 @@ def rust_import(repository: Repository, user: int, name: str) -> Iterator[Target
 
 def _start(repository: Repository, user: int, parts: list[str]) -> str | None:
     """The folder a path starts at; takes from `parts` what leads there."""
-    own = _module(repository, user)
     if parts[0] == "crate":
         del parts[0]
-        return _crate(repository, user)
+        return _crate(repository, repository.folders[user])
+    own = _module(repository, user)
     if parts[0] in ("self", "super"):
         while parts and parts[0] in ("self", "super"):
             own = dirname(own) if parts.pop(0) == "super" else own
         return own
-    if _file(repository, own, parts[:1]) is not None:
+    if join(own, parts[0]) in _modules(repository):
         return own
     crates = _crates(repository).get(parts[0], ())
     return (parts.pop(0), crates[0])[1] if crates else None
 
 
+@kept
 def _module(repository: Repository, place: int) -> str:
     """The folder that the modules of a file lie in."""
     folder = repository.folders[place]
     stem = repository.files[place].path.rpartition("/")[2].removesuffix(".rs")
     is_root = stem in _ROOTS or (
-        folder == _crate(repository, place) and _root_file(repository, folder) is None
+        folder == _crate(repository, folder) and folder not in _root_files(repository)
     )
     return folder if stem == "mod" or is_root else join(folder, stem)
 
 
-def _crate(repository: Repository, place: int) -> str:
-    """The folder of a file's crate; tests and programs are each their own."""
-    own = folder = repository.folders[place]
+@kept
+def _crate(repository: Repository, own: str) -> str:
+    """The folder of the crate that files of a folder are in; programs and tests are each one."""
+    folder = own
     while folder.rpartition("/")[2] != "bin":
-        if _root_file(repository, folder) is not None:
+        if folder in _root_files(repository):
             return folder
         if not folder:
             return own
@@ -76,49 +78,58 @@ def _crate(repository: Repository, place: int) -> str:
     return folder
 
 
-def _root_file(repository: Repository, folder: str) -> int | None:
-    return repository.first(join(folder, f"{stem}.rs") for stem in _ROOTS)
+@kept
+def _root_files(repository: Repository) -> dict[str, int]:
+    """The file that a crate starts with, by the crate's folder."""
+    found = {}
+    for path, place in repository.places.items():
+        folder, _, name = path.rpartition("/")
+        if name in ("lib.rs", "main.rs") and (name == "lib.rs" or folder not in found):
+            found[folder] = place
+    return found
 
 
-def _file(repository: Repository, folder: str, parts: list[str]) -> int | None:
-    path = join(folder, "/".join(parts))
-    return repository.first((f"{path}.rs", f"{path}/mod.rs"))
+@kept
+def _modules(repository: Repository) -> dict[str, int]:
+    """The file of a module, by its path without an ending."""
+    places = repository.places.items()
+    found = {path[:-7]: place for path, place in places if path.endswith("/mod.rs")}
+    return found | {path[:-3]: place for path, place in places if path.endswith(".rs")}
 
 
 def _module_file(
     repository: Repository, start: str, parts: list[str]
 ) -> tuple[int | None, list[str]]:
     """The file of the longest beginning of a path that is a module, and the rest of the path."""
+    modules = _modules(repository)
     for length in range(len(parts), 0, -1):
-        place = _file(repository, start, parts[:length])
+        place = modules.get(join(start, "/".join(parts[:length])))
         if place is not None:
             return place, parts[length:]
-    place = _root_file(repository, start)
-    own = repository.first((f"{start}.rs", f"{start}/mod.rs")) if start else None
-    return (own if place is None else place), parts
+    own = modules.get(start) if start else None
+    return _root_files(repository).get(start, own), parts
 
 
+@kept
 def _crates(repository: Repository) -> dict[str, list[str]]:
     """Folders of the crates by name: their folder's, or what tests call the one at the root."""
-    if "rust crates" not in repository.cache:
-        found = defaultdict(list)
-        for place, file in enumerate(repository.files):
-            folder = repository.folders[place]
-            if file.path.rpartition("/")[2] == "lib.rs":
-                outer = dirname(folder) if folder.rpartition("/")[2] == "src" else folder
-                name = _VERSION.sub("", outer.rpartition("/")[2]) or _own_name(repository, folder)
-                found[name.replace("-", "_")].append(folder)
-        repository.cache["rust crates"] = dict(found)
-    return repository.cache["rust crates"]
+    found = defaultdict(list)
+    for place, file in enumerate(repository.files):
+        folder = repository.folders[place]
+        if file.path.rpartition("/")[2] == "lib.rs":
+            outer = dirname(folder) if folder.rpartition("/")[2] == "src" else folder
+            name = _VERSION.sub("", outer.rpartition("/")[2]) or _own_name(repository, folder)
+            found[name.replace("-", "_")].append(folder)
+    return dict(found)
 
 
 def _own_name(repository: Repository, root: str) -> str:
     """What files outside a crate call it, as most of their paths into it say."""
     votes = Counter()
     for place, file in enumerate(repository.files):
-        if file.language == "rust" and _crate(repository, place) != root:
+        if file.language == "rust" and _crate(repository, repository.folders[place]) != root:
             for name in file.links.imports:
                 first, *below = name.split("::")
-                is_inside = below and _file(repository, root, below[:1]) is not None
+                is_inside = below and join(root, below[0]) in _modules(repository)
                 votes[first] += bool(is_inside and first not in _STANDARD)
     return min(votes, key=lambda name: (-votes[name], name), default="")
