@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,9 @@ def read_context(file: Path, recipe: Recipe) -> tuple[Document, ...]:
         return ()
     repo, inside = locate(file)
     top = Path(os.path.abspath(file)).parents[inside.count("/")]
-    filters = recipe.corpus.filters
+    filters = replace(
+        recipe.corpus.filters, ruff=()
+    )  # a process per file would keep a user waiting
     room = recipe.fim.window_bytes or recipe.fim.max_length * _BYTES_PER_TOKEN
     limit = min(room, filters.max_bytes)
     before = [
