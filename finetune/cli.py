@@ -160,7 +160,8 @@ def prepare(options: argparse.Namespace) -> None:
     """Turn sources into packs."""
     recipe = _recipe(options)
     if options.executor and not _study_elsewhere(recipe, options):
-        print("handed over; when the tasks are done, run 'sfim prepare' without --executor")
+        text = "handed over; when the tasks are done, run 'sfim prepare' without --executor"
+        print(json.dumps({"handed_over": max(1, options.tasks)}) if options.json else text)
         return
     from finetune.prepare import prepare as make_packs
     from finetune.show import prepare_summary

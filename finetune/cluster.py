@@ -6,14 +6,14 @@ folder, which all machines must see; the next `prepare` merges them and does the
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fim import FimError
-from finetune.corpus.cache import SLICES, open_cache
+from finetune.corpus.cache import SLICES, Damaged, delete_cache, open_cache
 from finetune.corpus.collect import study_slice
 from finetune.corpus.study import StudySettings
 from finetune.prepare import check_run_folder, corpus_versions
@@ -39,19 +39,27 @@ class StudySlice(PipelineStep):
     name = "study"
     type = "sfim"
 
-    def __init__(self, corpus: Corpus, seed: int, cache: Path, versions: Mapping[str, str]) -> None:
-        """Take what `write_corpus` takes, with expanded sources: no URL, and so no password."""
+    def __init__(
+        self, corpus: Corpus, seed: int, cache: Path, versions: Mapping[str, str],
+        known: Collection[bytes] = (),
+    ) -> None:  # fmt: skip
+        """Take what `write_corpus` takes, with expanded sources: no URL, and so no password.
+
+        `known` are the keys of the files that need no study.
+        """
         super().__init__()
         self.corpus = corpus
         self.seed = seed
         self.cache = cache
         self.versions = dict(versions)
+        self.known = known
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
         """Study the files of a rank; give what was given."""
         made_with = StudySettings.of(self.corpus, self.seed).digits(self.versions)
         try:
-            with open_cache(self.cache / SLICES / f"{rank}-of-{world_size}", made_with) as cache:
+            place = self.cache / SLICES / f"{rank}-of-{world_size}"
+            with open_cache(place, made_with, self.known) as cache:
                 study_slice(self.corpus, self.seed, cache, rank, world_size)
         except FimError as error:
             raise FimError(str(error)) from None
@@ -80,21 +88,49 @@ def study_on_cluster(
     check_run_folder(recipe)
     corpus = fetch_sources(recipe)
     folder = cache_folder(recipe).absolute()
-    step = StudySlice(_absolute(corpus), recipe.fim.seed, folder, corpus_versions(recipe))
+    versions, seed = corpus_versions(recipe), recipe.fim.seed
     arguments = {name: _plain(value) for name, value in (options or {}).items()}
-    make, logs = _load_executor(executor), folder / "logs"
+    # merging the slices deletes them, whoever does it
+    make, logs = _load_executor(executor), folder / SLICES / "logs"
     with new_run_folder(recipe.folder):
+        known = _known(folder, StudySettings.of(corpus, seed).digits(versions))
+        step = StudySlice(_absolute(corpus), seed, folder, versions, known)
         try:
             runner = make(
                 [step], tasks=tasks, logging_dir=str(logs), skip_completed=False, **arguments
             )
         except TypeError as error:
             raise FimError(f"--executor {executor}: {error}; correct --option") from None
-        runner.run()
+        _run(runner, executor)
     if executor == "slurm":
         return False
     shutil.rmtree(logs, ignore_errors=True)
     return True
+
+
+def _known(folder: Path, made_with: str) -> frozenset[bytes]:
+    """Return the keys of what earlier runs and tasks found out."""
+    if not folder.is_dir():
+        return frozenset()
+    try:
+        with open_cache(folder, made_with) as cache:
+            return cache.keys()
+    except Damaged:
+        delete_cache(folder)
+        return frozenset()
+
+
+def _run(runner: Any, executor: str) -> None:
+    try:
+        runner.run()
+    except (FimError, OSError):  # one line already
+        raise
+    except Exception as error:
+        line = next(iter(str(error).splitlines()), "")
+        raise FimError(
+            f"--executor {executor}: {type(error).__name__}: {line}; see what it printed above, "
+            "and correct --option"
+        ) from None
 
 
 def _load_executor(name: str) -> Callable[..., Any]:

@@ -209,8 +209,14 @@ class _Worker:
         for _ in range(_STARTS):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
-            with _no_main():
-                process.start()
+            try:
+                with _no_main():
+                    process.start()
+            except OSError as error:  # as of the server's socket, whose path may have 107 bytes
+                raise FimError(
+                    f"no worker process starts ({error}); free memory and space in the temporary "
+                    "folder, or set TMPDIR to another with a short path"
+                ) from None
             theirs.close()
             self.connection, self._process = ours, process
             with suppress(EOFError, OSError):

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from fim import FimError
-from finetune.corpus.cache import Damaged, delete_cache, open_cache
+from finetune.corpus.cache import SLICES, Cache, Damaged, delete_cache, open_cache, read_pickle
 from finetune.corpus.entries import File
 from finetune.corpus.study import Study
 
@@ -144,6 +144,99 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
         open_cache(tmp_path, "s"),
     ):
         pass
+
+
+def damaged(path) -> None:
+    path.write_bytes(b"no database" * 900)
+
+
+def empty(path) -> None:
+    path.write_bytes(b"")
+
+
+def of_another_version(path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE studies (place INTEGER PRIMARY KEY, name TEXT)")
+
+
+@pytest.mark.parametrize("write", [damaged, empty, of_another_version])
+def test_a_slice_that_cannot_be_read_is_left_out(tmp_path, write):
+    for rank in ("0", "1", "2"):
+        (tmp_path / SLICES / rank).mkdir(parents=True)
+    write(tmp_path / SLICES / "0" / "studies.sqlite")
+    with open_cache(tmp_path / SLICES / "1", "s") as cache:
+        cache.add([(file(), KEPT)])
+    write(tmp_path / SLICES / "2" / "studies.sqlite")
+
+    with open_cache(tmp_path, "s") as cache:
+        assert list(cache.texts([cache.find(file())])) == [KEPT.text]
+
+    assert not (tmp_path / SLICES).exists()
+
+
+def test_the_tables_of_another_version_are_damage(tmp_path):
+    of_another_version(tmp_path / "studies.sqlite")
+
+    with pytest.raises(Damaged), open_cache(tmp_path, "s"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("studies", "signature"),
+        ("studies", "licence"),
+        ("studies", "findings"),
+        ("links", "links"),
+        ("results", "result"),
+    ],
+)
+def test_a_changed_byte_is_damage(tmp_path, table, column):
+    with open_cache(tmp_path, "s") as cache:
+        places = cache.add([(file(), KEPT)])
+        cache.remember([b"part"], lambda: [1, 2])
+    with sqlite3.connect(tmp_path / "studies.sqlite") as connection:
+        (value,) = connection.execute(f"SELECT {column} FROM {table}").fetchone()
+        other = value[:-1] + ("x" if isinstance(value, str) else bytes([value[-1] ^ 1]))
+        connection.execute(f"UPDATE {table} SET {column} = ?", (other,))
+
+    def read(cache: Cache) -> None:
+        list(cache.facts())
+        cache.links(places)
+        cache.remember([b"part"], lambda: [1, 2])
+
+    with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
+        read(cache)
+
+
+def test_wrong_bytes_of_a_pickle_are_damage(tmp_path):
+    with pytest.raises(Damaged):
+        read_pickle(b"no pickle")
+    with open_cache(tmp_path, "s") as cache:
+        cache.remember([b"question"], lambda: "answer")
+        cache.add([(file(), KEPT)])
+    with sqlite3.connect(tmp_path / "studies.sqlite") as connection:
+        connection.execute("UPDATE results SET result = x'00'")
+
+    with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
+        cache.remember([b"question"], lambda: "answer")
+
+
+def test_a_cache_that_another_process_writes_is_one_line(tmp_path, monkeypatch):
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path: connect(path, timeout=0))
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT)])
+    other = connect(tmp_path / "studies.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with (
+        pytest.raises(FimError, match=r"studies\.sqlite: another process is writing there"),
+        open_cache(tmp_path, "s"),
+    ):
+        pass
+
+    other.close()
 
 
 def test_the_journal_of_a_killed_run_is_read(tmp_path):

@@ -7,10 +7,12 @@ import pytest
 from made_code import make_code
 
 from finetune.cli import main
+from finetune.cluster import study_on_cluster
 from finetune.corpus.cache import SLICES, open_cache
 from finetune.corpus.collect import study_slice
 from finetune.corpus.study import StudySettings
 from finetune.recipe_corpus import Corpus, Source
+from finetune.recipe_file import read_recipe
 from finetune.tokenizer import save_tokenizer, train_tokenizer
 
 RECIPE = """
@@ -82,6 +84,21 @@ def test_two_local_tasks_give_the_same_corpus(here, monkeypatch):
 
 
 @pytest.mark.slow
+def test_tasks_study_only_what_is_new(here, make_repo, monkeypatch):
+    pytest.importorskip("datatrove", reason="needs the extra `scale`")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    recipe = read_recipe(here / "alone.yaml")
+    assert main(["prepare", str(here / "alone.yaml")]) == 0
+    make_repo(here / "code", {"new.py": make_code(50)})
+
+    assert study_on_cluster(recipe, "local", 2)
+
+    (found,) = (recipe.folder / "cache" / SLICES).glob("*/studies.sqlite")
+    with open_cache(found.parent, "") as cache:
+        assert len(cache.keys()) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # datatrove waits forever for a thread that raises one
 def test_two_ray_workers_give_the_same_corpus(here, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs the extra `scale`")
@@ -121,3 +138,19 @@ def test_tasks_are_handed_to_slurm(here, monkeypatch, capsys):
     assert (executor.tasks, executor.partition, executor.time) == (7, "cpu", "04:00:00")
     assert executor.pipeline[0].corpus.sources[0].git == str(here / "code")
     assert "handed over" in capsys.readouterr().out
+    assert main(["prepare", str(here / "together.yaml"), *arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"handed_over": 7}
+
+
+def test_what_an_executor_raises_is_one_line(here, capsys, monkeypatch):
+    local = pytest.importorskip("datatrove.executor.local", reason="needs the extra `scale`")
+
+    def run(self):
+        raise TypeError("'str' object is no number\nand more")
+
+    monkeypatch.setattr(local.LocalPipelineExecutor, "run", run)
+
+    assert main(["prepare", str(here / "alone.yaml"), "--executor", "local"]) == 1
+
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: --executor local: TypeError: 'str' object is no number;")

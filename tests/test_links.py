@@ -3,11 +3,13 @@
 import pickle
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from finetune.corpus.links import find as links
 from finetune.corpus.links.find import Links, find_links
+from finetune.corpus.links.queries import LINK_ROWS
 
 FILES: dict[str, tuple[bytes, Links]] = {
     "python": (
@@ -200,6 +202,21 @@ def test_links_stay_small_however_long_the_file(language):
     size = len(pickle.dumps(find_links(text, language)))
 
     assert 500 < size < 60_000
+
+
+@pytest.mark.parametrize("language", [name for name, row in LINK_ROWS.items() if row.words])
+@pytest.mark.parametrize("times", [1, 40, 2 * links.MAX_STRETCHES])
+def test_parts_of_a_tree_say_as_much_as_the_whole(language, times, monkeypatch):
+    """Far from each other, more often than parts are looked at, and where words are not imports."""
+    text, expected = FILES[language]
+    fill = b"\n" + b"x = important + fuse + 'from crate';\n" * 20
+    spread = (text + fill) * times
+
+    found = find_links(spread, language)
+
+    monkeypatch.setitem(LINK_ROWS, language, replace(LINK_ROWS[language], words=()))
+    assert found == find_links(spread, language)
+    assert set(expected.imports) <= set(found.imports)
 
 
 def test_imports_are_found_in_a_broken_file():

@@ -111,7 +111,7 @@ def study_or_die(settings, file):
     if b"hang()" in file.data:
         sum(range(10**12))
     if b"eat()" in file.data:
-        return [bytearray(10**8) for _ in range(100)]
+        return bytearray(10**10)  # refused at once: filling memory takes time that has a limit too
     return study_file(settings, file)
 
 

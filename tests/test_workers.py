@@ -157,3 +157,21 @@ def _until(look, number):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return found
+
+
+def test_a_place_without_room_for_the_servers_socket_is_one_line(tmp_path):
+    folder = tmp_path / ("t" * 120)
+    folder.mkdir()
+    script = (
+        "from finetune.workers import *\n"
+        "list(run_shards(str, [[1]], Limits(seconds=1, memory=10**9), 1))\n"
+    )
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(folder)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+
+    assert "FimError: no worker process starts" in done.stderr
+    assert "set TMPDIR" in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fim import Document, FimError
-from finetune.corpus.cache import Cache, Damaged, delete_cache, open_cache
+from finetune.corpus.cache import Cache, Damaged, delete_cache, open_cache, read_pickle
 from finetune.corpus.collect import collect
 from finetune.corpus.copies.dedup import Record
 from finetune.corpus.entries import Skip
@@ -19,7 +19,7 @@ from finetune.corpus.sources.clones import strip_credentials
 from finetune.corpus.sources.git import resolve_commit
 from finetune.corpus.sources.read import expand_sources, source_path, source_state
 from finetune.corpus.steps import STEPS, Building
-from finetune.corpus.study import StudySettings, file_digits, read_links
+from finetune.corpus.study import StudySettings, file_digits
 from finetune.recipe_corpus import Corpus
 from finetune.store import fingerprint, read_json, write_json
 
@@ -114,7 +114,7 @@ def _order_repository(
         )
 
         files = [
-            OrderFile(path=record.path, language=record.language, links=read_links(data))
+            OrderFile(path=record.path, language=record.language, links=read_pickle(data))
             for record, data in zip(records, links, strict=True)
         ]
         ordering = order_repository(files, order, seed, cache.remember)

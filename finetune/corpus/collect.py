@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from finetune.corpus.cache import Cache
+from finetune.corpus.cache import Cache, Damaged
 from finetune.corpus.entries import File, Reason, Skip
 from finetune.corpus.sources.read import read_source, unique_names
 from finetune.corpus.steps import Entry
@@ -51,6 +51,8 @@ def collect(
 
     new = list(_study(corpus, seed, cache, new_files()))
     facts = {place: (study, num_bytes) for place, study, num_bytes in cache.facts()}
+    if any(place not in facts for _, place in (*known, *new)):
+        raise Damaged
     entries = [
         Entry(file=file, study=facts[place][0], place=place, num_bytes=facts[place][1])
         for file, place in (*known, *new)
@@ -70,7 +72,7 @@ def study_slice(corpus: Corpus, seed: int, cache: Cache, rank: int, world_size: 
 
     def is_wanted(file: File) -> bool:
         name = f"{file.repo}\n{file.path}".encode()
-        return zlib.crc32(name) % world_size == rank and cache.find(file) is None
+        return zlib.crc32(name) % world_size == rank and not cache.is_known(file)
 
     entries = _read_entries(corpus, lambda file: not is_wanted(file))
     files = (entry for entry in entries if isinstance(entry, File) and is_wanted(entry))

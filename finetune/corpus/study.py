@@ -67,7 +67,7 @@ class Study:
     signature: bytes = b""
     """`make_signature` of the text."""
     links: bytes = b""
-    """Pickled `Links` of the text; see `read_links`."""
+    """Pickled `Links` of the text; see `read_pickle` of the cache."""
     text: bytes = b""
     """Cleaned and redacted."""
 
@@ -112,11 +112,6 @@ def file_digits(path: str) -> str:
         return sha256_file(Path(path))
     except OSError as error:
         raise FimError(f"{path}: {error.strerror}; correct its path in the recipe") from None
-
-
-def read_links(data: bytes) -> Links:
-    """Return the links of a study."""
-    return pickle.loads(data)
 
 
 def _find_links(found: Document, redacted: Redacted) -> Links:

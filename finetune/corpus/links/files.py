@@ -33,9 +33,11 @@ def kept(make: Callable[..., Made]) -> Callable[..., Made]:
     @wraps(make)
     def remembered(repository: "Repository", *rest: Hashable) -> Made:
         key = (make, *rest)
-        if key not in repository.cache:
-            repository.cache[key] = make(repository, *rest)
-        return repository.cache[key]
+        try:
+            return repository.cache[key]
+        except KeyError:
+            found = repository.cache[key] = make(repository, *rest)
+            return found
 
     return remembered
 

@@ -1,7 +1,7 @@
 """What a file says about other files: its imports, what it defines and what it uses."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,9 @@ MAX_NAMES = 64
 """Most definitions, used names and words that are kept of a file."""
 MAX_NAME = 100
 """Longer names, in characters, are made by tools."""
+MAX_STRETCHES = 256
+"""Parts of a tree that are looked through one by one."""
+_NEAR = 128
 _WORD = re.compile(r"\b[^\W\d_]\w{2,39}\b")
 _WORD_BYTES = 8_192
 _RANGE = attrgetter("byte_range")
@@ -56,7 +59,7 @@ def find_links(text: bytes, language: str) -> Links:
     """
     if language not in LINK_ROWS or not has_grammar(language):
         return Links(words=_common_words(text))
-    captures = _captures(parse_file(text, language).root, language)
+    captures = _captures(parse_file(text, language).root, text, language)
     row = LINK_ROWS[language]
     nodes = sorted(captures.get("import", ()), key=_RANGE)[:MAX_NODES]
     found = [each for node in nodes for each in row.read_import(node, text)]
@@ -75,11 +78,42 @@ def find_links(text: bytes, language: str) -> Links:
     )
 
 
-def _captures(root: tree_sitter.Node, language: str) -> dict[str, list[tree_sitter.Node]]:
+def _captures(
+    root: tree_sitter.Node, text: bytes, language: str
+) -> dict[str, list[tree_sitter.Node]]:
     """Nodes by what they are captured as, in the order of addresses in memory."""
     if root.is_error and root.child_count > MAX_IN_ERROR:
         return {}
-    return tree_sitter.QueryCursor(_query(language)).captures(root)
+    cursor = tree_sitter.QueryCursor(_query(language))
+    words = LINK_ROWS[language].words
+    if not words:
+        return cursor.captures(root)
+    found = defaultdict(dict)
+    for start, end in _stretches(words, text):
+        for name, nodes in cursor.set_byte_range(start, end).captures(root).items():
+            found[name].update((node.id, node) for node in nodes)
+    return {name: list(nodes.values()) for name, nodes in found.items()}
+
+
+def _stretches(words: Iterable[bytes], text: bytes) -> list[tuple[int, int]]:
+    """Ranges of bytes that hold all places of some words, and not much else where these are few."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(place for word in words for place in _places(word, text)):
+        if found and start - found[-1][1] < _NEAR:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+    return found if len(found) <= MAX_STRETCHES else [(found[0][0], found[-1][1])]
+
+
+def _places(word: bytes, text: bytes) -> Iterator[tuple[int, int]]:
+    """Where a word stands; several times as fast as a pattern."""
+    start = text.find(word)
+    while start >= 0:
+        end = start + len(word)
+        if not (text[start - 1 : start].isalnum() or text[end : end + 1].isalnum()):
+            yield start, end
+        start = text.find(word, end)
 
 
 @cache

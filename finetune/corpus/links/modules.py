@@ -5,9 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from posixpath import dirname
 
-from finetune.corpus.links.files import IMPLIED, IMPORT, Repository, Target, join, shared_depth
+from finetune.corpus.links.files import (
+    IMPLIED,
+    IMPORT,
+    Repository,
+    Target,
+    join,
+    kept,
+    shared_depth,
+)
 
-_ENDINGS = (".py", ".pyi")
 _SOURCE_FOLDERS = frozenset({"", "src", "lib", "source", "python", "Lib"})
 """Last parts of folders that imports start at."""
 _HOPS = 3
@@ -17,15 +24,16 @@ _HOPS = 3
 def python_import(repository: Repository, user: int, name: str) -> Iterator[Target]:
     """Yield the files of `a.b`, or of `..a:b,c`: modules, or the module that has these names."""
     module, _, names = name.partition(":")
-    base = _module_base(repository, user, module)
+    base = _module_base(repository, repository.folders[user], module)
     if base is None:
         return
-    own = _module_file(repository, base)
+    modules = _modules(repository)
+    own = modules.get(base)
     if not names and own is not None:
         yield own, IMPORT
     has_parts = False
     for each in names.split(",") if names else ():
-        part = _module_file(repository, join(base, each)) if each != "*" else None
+        part = modules.get(f"{base}/{each}" if base else each)
         if part is not None:
             has_parts = True
             yield part, IMPORT
@@ -36,32 +44,40 @@ def python_import(repository: Repository, user: int, name: str) -> Iterator[Targ
         yield own, IMPLIED
 
 
-def _module_base(repository: Repository, user: int, module: str) -> str | None:
-    """Path of a module without its ending, as a file or a folder."""
+@kept
+def _module_base(repository: Repository, own: str, module: str) -> str | None:
+    """Path of a module without its ending, as a file or a folder, for users in a folder."""
     rest = module.lstrip(".")
     if level := len(module) - len(rest):
-        folder = repository.folders[user]
+        folder = own
         for _ in range(level - 1):
             if not folder:
                 return None
             folder = dirname(folder)
         return join(folder, rest.replace(".", "/")) if rest else folder
     top, _, below = rest.partition(".")
-    base = _package_base(repository, user, top)
+    base = _package_base(repository, own, top)
     return base if base is None or not below else join(base, below.replace(".", "/"))
 
 
-def _module_file(repository: Repository, base: str) -> int | None:
-    inits = (join(base, f"__init__{ending}") for ending in _ENDINGS)
-    return repository.first((*(base + ending for ending in _ENDINGS), *inits))
+@kept
+def _modules(repository: Repository) -> dict[str, int]:
+    """The file of a module or package, by its path without an ending."""
+    found = {}
+    for ending in ("/__init__.pyi", "/__init__.py", ".pyi", ".py"):  # the last one counts
+        for path, place in repository.places.items():
+            whole = f"/{path}"
+            if whole.endswith(ending):
+                found[whole.removesuffix(ending)[1:]] = place
+    return found
 
 
-def _package_base(repository: Repository, user: int, top: str) -> str | None:
+@kept
+def _package_base(repository: Repository, own: str, top: str) -> str | None:
     """Path of what an absolute import starts with, the nearest to its user; none if foreign.
 
     A module is meant only beside or above its user, and never by the name of a standard module.
     """
-    own = repository.folders[user]
     best = None
     for base, is_folder in _python_bases(repository).get(top, ()):
         root = dirname(base)
@@ -76,24 +92,23 @@ def _package_base(repository: Repository, user: int, top: str) -> str | None:
     return best and best[1]
 
 
+@kept
 def _python_bases(repository: Repository) -> dict[str, list[tuple[str, bool]]]:
     """Paths of the modules and packages that are in no package, by name, and which are packages."""
-    if "python" not in repository.cache:
-        ours = [place for place, f in enumerate(repository.files) if f.language == "python"]
-        packages = {repository.folders[place] for place in ours if _in_package(repository, place)}
-        found = defaultdict(set)
-        for place in ours:
-            folder, is_folder = repository.folders[place], False
-            last = repository.files[place].path.rpartition("/")[2].partition(".")[0]
-            while last:
-                if folder not in packages:
-                    found[last].add((join(folder, last), is_folder))
-                folder, _, last = folder.rpartition("/")
-                is_folder = True
-        if "" in packages and (name := _own_name(repository, ours)):
-            found[name].add(("", True))
-        repository.cache["python"] = {name: sorted(bases) for name, bases in found.items()}
-    return repository.cache["python"]
+    ours = [place for place, f in enumerate(repository.files) if f.language == "python"]
+    packages = {repository.folders[place] for place in ours if _in_package(repository, place)}
+    found = defaultdict(set)
+    for place in ours:
+        folder, is_folder = repository.folders[place], False
+        last = repository.files[place].path.rpartition("/")[2].partition(".")[0]
+        while last:
+            if folder not in packages:
+                found[last].add((join(folder, last), is_folder))
+            folder, _, last = folder.rpartition("/")
+            is_folder = True
+    if "" in packages and (name := _own_name(repository, ours)):
+        found[name].add(("", True))
+    return {name: sorted(bases) for name, bases in found.items()}
 
 
 def _in_package(repository: Repository, place: int) -> bool:
@@ -110,19 +125,27 @@ def _own_name(repository: Repository, places: list[int]) -> str:
     for place in places:
         for name in repository.files[place].links.imports:
             top, *rest = name.partition(":")[0].split(".")
-            if top and rest and _module_file(repository, rest[0]) is not None:
+            if top and rest and rest[0] in _modules(repository):
                 votes[top] += 1
     return min(votes, key=lambda name: (-votes[name], name), default="")
 
 
 def _handed_on(repository: Repository, place: int, name: str, hops: int) -> Iterator[int]:
     """Yield the modules that a package takes a name from."""
-    for each in repository.files[place].links.imports if hops and name != "*" else ():
+    for target in _sources(repository, place).get(name, ()) if hops and name != "*" else ():
+        yield target
+        yield from _handed_on(repository, target, name, hops - 1)
+
+
+@kept
+def _sources(repository: Repository, place: int) -> dict[str, list[int]]:
+    """The modules that a file takes names from, by name."""
+    found = defaultdict(list)
+    for each in repository.files[place].links.imports:
         module, _, names = each.partition(":")
-        if name not in names.split(","):
-            continue
-        base = _module_base(repository, place, module)
-        target = None if base is None else _module_file(repository, base)
+        base = _module_base(repository, repository.folders[place], module)
+        target = None if base is None else _modules(repository).get(base)
         if target is not None and target != place:
-            yield target
-            yield from _handed_on(repository, target, name, hops - 1)
+            for name in set(names.split(",")):
+                found[name].append(target)
+    return dict(found)

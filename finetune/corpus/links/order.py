@@ -5,7 +5,8 @@ aiXcoder-7B (arXiv 2410.13187: call graph, K-means of TF-IDF vectors, PageRank).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import networkx as nx
@@ -22,6 +23,8 @@ MAX_CLUSTERS = 256
 MAX_FEATURES = 4_096
 _ROUNDS = 20
 
+Uses = Mapping[int, dict[int, int]] | Sequence[dict[int, int]]
+"""For each file, those that it uses and how strong the tie is."""
 Remember = Callable[[Iterable[bytes], Callable[[], list[int]]], list[int]]
 """Gives what the function returns, or returned before for the same bytes."""
 
@@ -93,6 +96,7 @@ def order_repository(
     by_path = sorted(range(len(files)), key=lambda index: (files[index].path, index))
     graph = link_files([files[index] for index in by_path])
     linked = set().union(*graph.uses, (user for user, ties in enumerate(graph.uses) if ties))
+    circles = _circles(sorted(linked), graph.uses, NAME)
     alone = [place for place in range(len(files)) if place not in linked]
     if order.by == "path":
         ordered = list(range(len(files)))
@@ -100,15 +104,16 @@ def order_repository(
         features = [_features(files[by_path[place]]) for place in alone]
         parts = ("\n".join(words).encode() for words in features)
         clusters = remember((b"clusters", *parts), lambda: _cluster(features, seed))
-        needed = (place for place in _order_linked(graph, sorted(linked)) if place < len(files))
-        ordered = [*needed, *(alone[number] for number in clusters)]
+        needed = _order_linked(graph, sorted(linked), circles)
+        ordered = [place for place in needed if place < len(files)]
+        ordered += [alone[number] for number in clusters]
         paths = {place: files[by_path[place]].path for place in alone}
         ordered = _shuffle_some(ordered, paths, order.shuffle_rate, seed)
     edges = sorted((by_path[user], by_path[used]) for user, used, _ in _edges(graph))
     return Ordering(
         positions=[by_path[place] for place in ordered],
         edges=edges,
-        quality=_quality(graph, ordered, len(files) - len(alone)),
+        quality=_quality(graph, circles, ordered, len(files) - len(alone)),
     )
 
 
@@ -122,7 +127,7 @@ def _edges(graph: FileGraph) -> list[tuple[int, int, int]]:
     ]
 
 
-def _order_linked(graph: FileGraph, places: list[int]) -> list[int]:
+def _order_linked(graph: FileGraph, places: list[int], circles: list[set[int]]) -> list[int]:
     """Settle which way the ties of circles point, then bring each file close to what it needs.
 
     The second walk starts at the files that nobody uses, and keeps what points backwards so.
@@ -136,58 +141,78 @@ def _order_linked(graph: FileGraph, places: list[int]) -> list[int]:
         for place in places
     }
     places = sorted(places, key=lambda place: (num_users[place] > 0, place))
-    position = {place: number for number, place in enumerate(_arrange(places, uses, NAME))}
-    near = nx.DiGraph()
-    near.add_nodes_from(places)
-    near.add_edges_from(
-        (user, used) for user in places for used in uses[user] if position[used] < position[user]
-    )
-    return list(nx.dfs_postorder_nodes(near))
+    position = {place: number for number, place in enumerate(_arrange(places, uses, NAME, circles))}
+    near = {
+        user: [used for used in uses[user] if position[used] < position[user]] for user in places
+    }
+    return list(_needed_first(near))
 
 
-def _arrange(places: Sequence[int], uses: dict[int, dict[int, int]], weakest: int) -> Iterator[int]:
+def _arrange(
+    places: Sequence[int], uses: Uses, weakest: int, circles: list[set[int]]
+) -> Iterator[int]:
     """Yield what each file needs before it, and else the places in the order given.
 
     Where files need each other in a circle, the weakest ties of the circle are let go; without any
     left, the files come by PageRank.
     """
-    graph = _graph(places, uses, weakest)
-    parts = list(nx.strongly_connected_components(graph))
-    part_of = {place: number for number, part in enumerate(parts) for place in part}
-    needs = nx.DiGraph()
-    needs.add_nodes_from(dict.fromkeys(part_of[place] for place in places))
-    ties = ((part_of[user], part_of[used]) for user, used in graph.edges)
-    needs.add_edges_from((user, used) for user, used in ties if user != used)
-    for number in nx.dfs_postorder_nodes(needs):
-        part = parts[number]
-        if len(part) == 1:
-            yield from part
+    part_of = {place: place for place in places}
+    part_of |= {place: -number for number, part in enumerate(circles, 1) for place in part}
+    outer = {part_of[place]: {} for place in places}
+    for user, ties in _needs(places, uses, weakest).items():
+        outer[part_of[user]].update((part_of[used], None) for used in ties)
+    for number in _needed_first(outer):
+        if number >= 0:
+            yield number
             continue
-        ranked = _by_rank(graph.subgraph(part))
-        yield from ranked if weakest == 0 else _arrange(ranked, uses, weakest - 1)
+        needs = _needs(sorted(circles[-number - 1]), uses, weakest)
+        ranked = _by_rank(needs)
+        weakest_inside = max(uses[user][used] for user, ties in needs.items() for used in ties)
+        if weakest_inside == 0:
+            yield from ranked
+        else:
+            further = _circles(ranked, uses, weakest_inside - 1)
+            yield from _arrange(ranked, uses, weakest_inside - 1, further)
 
 
-def _graph(
-    places: Iterable[int], uses: dict[int, dict[int, int]] | list[dict[int, int]], weakest: int
-) -> nx.DiGraph:
-    graph = nx.DiGraph()
-    graph.add_nodes_from(places)
-    graph.add_edges_from(
-        (user, used)
-        for user in graph
-        for used, strength in uses[user].items()
-        if strength <= weakest and used in graph
-    )
-    return graph
+def _circles(places: Iterable[int], uses: Uses, weakest: int) -> list[set[int]]:
+    """Sets of files that need each other in circles, by ties that are not too weak."""
+    needs = _needs(places, uses, weakest)
+    graph = nx.DiGraph((user, used) for user, ties in needs.items() for used in ties)
+    return [part for part in nx.strongly_connected_components(graph) if len(part) > 1]
 
 
-def _by_rank(graph: nx.DiGraph) -> list[int]:
-    """Files of a component, the most used first."""
-    ordered = nx.DiGraph()
-    ordered.add_nodes_from(sorted(graph))
-    ordered.add_edges_from(sorted(graph.edges))
-    ranks = nx.pagerank(ordered)
-    return sorted(ordered, key=lambda place: (-round(ranks[place], 9), place))
+def _needs(places: Iterable[int], uses: Uses, weakest: int) -> dict[int, list[int]]:
+    """What each of some files uses of them, by ties that are not too weak."""
+    needs = dict.fromkeys(places)
+    for user in needs:
+        ties = uses[user].items()
+        needs[user] = [used for used, strength in ties if strength <= weakest and used in needs]
+    return needs
+
+
+def _needed_first(needs: Mapping[int, Iterable[int]]) -> Iterator[int]:
+    """Yield the places in the order in which a walk through what they need leaves them."""
+    seen = set()
+    for start in needs:
+        pending = [(start, iter(needs[start]))] if start not in seen else []
+        seen.add(start)
+        while pending:
+            below = next((each for each in pending[-1][1] if each not in seen), None)
+            if below is None:
+                yield pending.pop()[0]
+            else:
+                seen.add(below)
+                pending.append((below, iter(needs[below])))
+
+
+def _by_rank(needs: dict[int, list[int]]) -> list[int]:
+    """Files of a circle that come sorted, the most used first."""
+    num_users = Counter(used for ties in needs.values() for used in ties)
+    if len({*num_users.values(), *map(len, needs.values())}) == 1:
+        return list(needs)  # all ranks are equal
+    ranks = nx.pagerank(nx.DiGraph({place: sorted(ties) for place, ties in needs.items()}))
+    return sorted(needs, key=lambda place: (-round(ranks[place], 9), place))
 
 
 def _shuffle_some(ordered: list[int], paths: dict[int, str], rate: float, seed: int) -> list[int]:
@@ -228,14 +253,15 @@ def _features(file: OrderFile) -> list[str]:
     return [*above, f".{file.language}", *file.links.words]
 
 
-def _quality(graph: FileGraph, ordered: list[int], num_linked: int) -> OrderQuality:
+def _quality(
+    graph: FileGraph, circles: list[set[int]], ordered: list[int], num_linked: int
+) -> OrderQuality:
     position = {place: number for number, place in enumerate(ordered)}
-    parts = list(nx.strongly_connected_components(_graph(position, graph.uses, LATE)))
-    part_of = {place: number for number, part in enumerate(parts) for place in part}
-    cycles = [len(part) for part in parts if len(part) > 1]
+    cycles = _circles(set().union(*circles), graph.uses, LATE)
+    cycle_of = {place: number for number, part in enumerate(cycles) for place in part}
     edges = _edges(graph)
     imports = [(user, used) for user, used, strength in edges if strength <= LATE]
-    outside = [(user, used) for user, used in imports if part_of[user] != part_of[used]]
+    outside = [pair for pair in imports if cycle_of.get(pair[0], -1) != cycle_of.get(pair[1], -2)]
     backward = sum(position[used] < position[user] for user, used in outside)
     return OrderQuality(
         repositories=1,
@@ -246,7 +272,7 @@ def _quality(graph: FileGraph, ordered: list[int], num_linked: int) -> OrderQual
         edges=len(edges),
         import_edges=len(imports),
         cycles=len(cycles),
-        cyclic_files=sum(cycles),
+        cyclic_files=len(cycle_of),
         backward=backward,
         forward=len(outside) - backward,
     )

@@ -89,9 +89,9 @@ def link_files(files: Sequence[OrderFile]) -> FileGraph:
             imports += 1
             resolved += bool(targets)
             for used, strength in targets:
-                _tie(ties, used, max(strength, least))
+                ties[used] = min(max(strength, least), ties.get(used, NAME))
         for used in resolver.find_names(repository, user):
-            _tie(ties, used, NAME)
+            ties.setdefault(used, NAME)
         ties.pop(user, None)
     uses += [dict.fromkeys(members, IMPLIED) for members in repository.groups]
     return FileGraph(uses=uses, num_files=len(files), imports=imports, resolved=resolved)
@@ -100,7 +100,3 @@ def link_files(files: Sequence[OrderFile]) -> FileGraph:
 def _imports(file: OrderFile) -> Iterator[tuple[str, int]]:
     yield from ((name, 0) for name in file.links.imports)
     yield from ((name, LATE) for name in file.links.late_imports)
-
-
-def _tie(ties: dict[int, int], used: int, strength: int) -> None:
-    ties[used] = min(strength, ties.get(used, strength))

@@ -48,7 +48,7 @@ def _start(repository: Repository, user: int, parts: list[str]) -> str | None:
         while parts and parts[0] in ("self", "super"):
             own = dirname(own) if parts.pop(0) == "super" else own
         return own
-    if join(own, parts[0]) in _modules(repository):
+    if (f"{own}/{parts[0]}" if own else parts[0]) in _modules(repository):
         return own
     crates = _crates(repository).get(parts[0], ())
     return (parts.pop(0), crates[0])[1] if crates else None
@@ -102,10 +102,11 @@ def _module_file(
 ) -> tuple[int | None, list[str]]:
     """The file of the longest beginning of a path that is a module, and the rest of the path."""
     modules = _modules(repository)
+    path = "/".join([start, *parts] if start else parts)
     for length in range(len(parts), 0, -1):
-        place = modules.get(join(start, "/".join(parts[:length])))
-        if place is not None:
-            return place, parts[length:]
+        if path in modules:
+            return modules[path], parts[length:]
+        path = path.rpartition("/")[0]
     own = modules.get(start) if start else None
     return _root_files(repository).get(start, own), parts
 
