@@ -39,7 +39,7 @@ def write_corpus(
 
     Writes `documents.parquet` in the order of (repo, position), `skipped.parquet`,
     `clusters.parquet`, `findings.parquet` and `counts.json`. Equal sources give equal bytes, for
-    any number of workers and after any kill. Texts wait in the cache: memory holds one or two
+    any number of workers and after any kill. Texts wait in the cache: memory holds about ten
     kilobytes per file.
 
     Args:
