@@ -49,7 +49,7 @@ def fetch_sources(recipe: Recipe) -> Corpus:
 
 def _delete_empty_clones(recipe: Recipe) -> None:
     clones = cache_folder(recipe) / "clones"
-    if clones.is_dir() and not any(clones.glob("*.git")):
+    if clones.is_dir() and not any(clones.glob("*/.git")):
         shutil.rmtree(clones)
         with suppress(OSError):  # not empty
             clones.parent.rmdir()

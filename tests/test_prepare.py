@@ -439,6 +439,17 @@ def test_a_url_is_cloned_into_the_run_and_followed(run, tmp_path, make_repo, cap
     assert "its clone from an earlier run is read" in capsys.readouterr().err
 
 
+def test_a_url_that_cannot_be_cloned_costs_no_other_clone(run, tmp_path, make_repo):
+    remote = make_repo(tmp_path / "remote", {"a.py": make_code(1)})
+    sources = tuple(Source(git=f"file://{place}") for place in (remote, tmp_path / "gone"))
+
+    with pytest.raises(FimError, match="cannot be cloned"):
+        prepare(replace(run, corpus=replace(run.corpus, sources=sources)))
+
+    (clone,) = (run.folder / "cache" / "clones").glob("*/.git")
+    assert clone.parent.name.startswith("remote")
+
+
 def made_from(run: Recipe) -> str:
     return json.loads((run.folder / "packs" / "manifest.json").read_text())["made_from"]
 
