@@ -63,9 +63,9 @@ def without_texts(study: Study) -> Study:
 )
 def test_another_file_has_another_study(tmp_path, other):
     with open_cache(tmp_path, "s") as cache:
-        cache.add([(file(), KEPT)])
+        (place,) = cache.add([(file(), KEPT)])
 
-        assert cache.find(file(revision="abc", committed_at=7, weight=0.5)) is not None
+        assert cache.find(file(revision="abc", committed_at=7, weight=0.5)) == place
         assert cache.find(other) is None
 
 
@@ -98,10 +98,10 @@ def test_only_the_owner_can_read_it(tmp_path):
 
 def test_what_failed_is_tried_again(tmp_path):
     with open_cache(tmp_path, "s") as cache:
-        cache.add([(file(), KEPT), (file("b.py"), Study(reason="worker-died"))])
+        kept, _ = cache.add([(file(), KEPT), (file("b.py"), Study(reason="worker-died"))])
 
     with open_cache(tmp_path, "s") as cache:
-        assert cache.find(file()) is not None
+        assert cache.find(file()) == kept
         assert cache.find(file("b.py")) is None
 
 
@@ -241,7 +241,7 @@ def test_a_cache_that_another_process_writes_is_one_line(tmp_path, monkeypatch):
 
 def test_the_journal_of_a_killed_run_is_read(tmp_path):
     with open_cache(tmp_path, "s") as cache:
-        cache.add([(file(), KEPT)])
+        places = cache.add([(file(), KEPT)])
         copies = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert copies["studies.sqlite-wal"]
     other = tmp_path / "other"
@@ -250,7 +250,8 @@ def test_the_journal_of_a_killed_run_is_read(tmp_path):
         (other / name).write_bytes(data)
 
     with open_cache(other, "s") as cache:
-        assert cache.find(file()) is not None
+        assert [cache.find(file())] == places
+        assert list(cache.texts(places)) == [KEPT.text]
     assert sqlite3.connect(other / "studies.sqlite").execute("PRAGMA quick_check").fetchone() == (
         "ok",
     )

@@ -89,7 +89,7 @@ def _choose_files(
     banned = {r.key for r in records if r.is_replay or r.num_bytes < MIN_EVAL_BYTES}
     most = _number(split, len({record.key for record in records if not record.is_replay}))
     held_out: set[bytes] = set()
-    for key in sorted(clusters, key=lambda key: _rank(key, "split", seed)):
+    for key in sorted(clusters, key=lambda key: rank(key, "split", seed)):
         if clusters[key].isdisjoint(banned) and len(held_out) + len(clusters[key]) <= most:
             held_out |= clusters[key]
     return {n for n, record in enumerate(records) if record.key in held_out}, {}
@@ -106,7 +106,7 @@ def _choose_repos(
     least = split.min_files if sizes.total() >= 2 * split.min_files else 0
     repos: set[str] = set()
     num_files = num_useful = 0
-    for repo in sorted(useful, key=lambda repo: _rank(repo.encode(), "split", seed)):
+    for repo in sorted(useful, key=lambda repo: rank(repo.encode(), "split", seed)):
         is_enough = len(repos) >= number and num_useful >= least
         if number and not is_enough and num_files + sizes[repo] <= sizes.total() / 2:
             repos.add(repo)
@@ -153,7 +153,7 @@ def choose_records(
     Returns:
         The chosen and the others, each in the order given.
     """
-    ranked = sorted(records, key=lambda record: (_rank(record.key, "choose", seed), record.id))
+    ranked = sorted(records, key=lambda record: (rank(record.key, "choose", seed), record.id))
     chosen = {record.id for record in ranked[:number]}
     return (
         [record for record in records if record.id in chosen],
@@ -161,6 +161,6 @@ def choose_records(
     )
 
 
-def _rank(key: bytes, purpose: str, seed: int) -> bytes:
+def rank(key: bytes, purpose: str, seed: int) -> bytes:
     """Give a key its place in a seeded order; two purposes give unrelated orders."""
     return hashlib.sha256(f"{purpose}:{seed}:".encode() + key).digest()

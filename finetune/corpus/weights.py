@@ -1,10 +1,10 @@
 """How much of what there is too much of is kept: seeded shares, whatever the order of files."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 from finetune.corpus.copies.dedup import Record, skip_record
 from finetune.corpus.entries import Skip
+from finetune.corpus.split import rank
 
 
 def thin_out(
@@ -64,5 +64,4 @@ def choose_replay(
 
 def _draw(key: bytes, purpose: str, seed: int) -> float:
     """Return a number from 0 to below 1 that a key always has; purposes have nothing in common."""
-    digest = hashlib.sha256(f"{purpose}:{seed}:".encode() + key).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+    return int.from_bytes(rank(key, purpose, seed)[:6], "big") / 2**48
