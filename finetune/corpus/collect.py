@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from finetune.corpus.batches import cut
 from finetune.corpus.cache import Cache, Damaged
 from finetune.corpus.entries import File, Reason, Skip
 from finetune.corpus.sources.read import read_source, unique_names
@@ -95,7 +96,7 @@ def _study(
     waiting: deque[list[File]] = deque()
 
     def shards() -> Iterator[list[File]]:
-        for shard in _cut(files):
+        for shard in cut(files, lambda file: len(file.data), _SHARD_FILES, _SHARD_BYTES):
             waiting.append([replace(file, data=b"") for file in shard])
             yield shard
 
@@ -105,16 +106,3 @@ def _study(
         ]
         shard = waiting.popleft()
         yield from zip(shard, cache.add(zip(shard, studies, strict=True)), strict=True)
-
-
-def _cut(files: Iterable[File]) -> Iterator[list[File]]:
-    shard: list[File] = []
-    num_bytes = 0
-    for file in files:
-        shard.append(file)
-        num_bytes += len(file.data)
-        if len(shard) == _SHARD_FILES or num_bytes >= _SHARD_BYTES:
-            yield shard
-            shard, num_bytes = [], 0
-    if shard:
-        yield shard

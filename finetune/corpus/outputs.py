@@ -1,12 +1,13 @@
 """The tables of a corpus: Parquet, written a few rows at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fim import Document
+from finetune.corpus.batches import cut
 
 if TYPE_CHECKING:
     from pyarrow import Array, Table
@@ -30,7 +31,7 @@ def write_documents(path: Path, rows: Iterable[tuple[Document, str]]) -> None:
     """Write documents and their sides, in row groups small enough for any reader's memory."""
     names = ("id", *FIELDS, "num_bytes", "split")
     with _open(path, names) as writer:
-        for group in _row_groups(rows):
+        for group in cut(rows, lambda row: len(row[0].text), _GROUP_ROWS, _GROUP_BYTES):
             columns = {name: [getattr(d, name) for d, _ in group] for name in ("id", *FIELDS)}
             columns["num_bytes"] = [len(d.text) for d, _ in group]
             columns["split"] = [side for _, side in group]
@@ -73,16 +74,3 @@ def _make_array(name: str, values: list[Any]) -> "Array":
     else:
         buffers = [np.array(values, dtype=kind.to_pandas_dtype())]
     return pa.Array.from_buffers(kind, len(values), [None, *map(pa.py_buffer, buffers)])
-
-
-def _row_groups(rows: Iterable[tuple[Document, str]]) -> Iterator[list[tuple[Document, str]]]:
-    group: list[tuple[Document, str]] = []
-    num_bytes = 0
-    for row in rows:
-        group.append(row)
-        num_bytes += len(row[0].text)
-        if len(group) == _GROUP_ROWS or num_bytes >= _GROUP_BYTES:
-            yield group
-            group, num_bytes = [], 0
-    if group:
-        yield group
