@@ -23,8 +23,9 @@ from fim import LANGUAGES
 from finetune.audit import audit, audit_summary
 from finetune.audit_read import BuiltRun, open_run, read_columns
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
+from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
 from finetune.recipe_corpus import Corpus, Source, Split
+from finetune.recipe_model import Scratch
 
 STRUCTURED = {"node": 0.4, "siblings": 0.3, "construct": 0.2, "cursor": 0.1}
 SMALL_BYTES = 200

@@ -15,7 +15,7 @@ from typing import Any
 
 from fim import FORMATS, LANGUAGES
 from finetune import recipe as recipe_module
-from finetune import recipe_corpus, recipe_filters
+from finetune import recipe_corpus, recipe_filters, recipe_model, recipe_train
 from finetune.corpus.filters import RULES
 from finetune.recipe import Recipe
 
@@ -50,7 +50,8 @@ def generated_parts() -> dict[str, str]:
 
 def field_docstrings() -> dict[tuple[str, str], str]:
     """Return the string under each field of a recipe, by class and field."""
-    modules = map(inspect.getsource, (recipe_module, recipe_corpus, recipe_filters))
+    rooms = (recipe_module, recipe_corpus, recipe_filters, recipe_model, recipe_train)
+    modules = map(inspect.getsource, rooms)
     found = {}
     for node in itertools.chain.from_iterable(ast.parse(source).body for source in modules):
         body = node.body if isinstance(node, ast.ClassDef) else []

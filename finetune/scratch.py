@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from finetune.recipe import Scratch
+from finetune.recipe_model import Scratch
 
 
 def make_model(scratch: Scratch, tokenizer: Any, max_length: int) -> Qwen2ForCausalLM:

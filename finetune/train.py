@@ -4,7 +4,6 @@ TRL's trainer does the loop and never forms the logits of a whole pack; ours is 
 attention, the proof that samples stay apart, and files that survive a crash.
 """
 
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -21,12 +20,11 @@ import datasets
 import torch
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PrinterCallback
-from transformers.integrations import is_tensorboard_available
-from trl import SFTConfig
 
 from fim import FimError, ProvedFormat
+from finetune.arguments import check_processes, training_arguments
 from finetune.attention import check_isolation, choose_attention
-from finetune.checkpoint import MarkComplete, ShowProgress, WriteLog, newest_complete
+from finetune.checkpoint import MarkComplete, newest_complete
 from finetune.losses import collate
 from finetune.model import (
     add_adapter,
@@ -41,24 +39,19 @@ from finetune.model import (
 from finetune.prepare import prepare_fingerprint, write_run_recipe
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
+from finetune.step_log import LOG, ShowProgress, WriteLog
 from finetune.store import fingerprint, is_done, stage_folder, write_manifest, write_text
 from finetune.tokenizer import load_run_tokenizer
-from finetune.trainer import LogToWandb, PackTrainer
+from finetune.trackers import LogToWandb
+from finetune.trainer import PackTrainer
 
 datasets.disable_progress_bars()
-LOG = "log.jsonl"
 MEASURED = ("metrics.json", "predictions.parquet", "report.html")
 """What was made from the result of a run, and goes when another takes its place."""
 USAGE = "usage: python -m finetune.train RECIPE [section.key=value ...]"
 _LARGE_BYTES = 1_000_000_000
 HELD_OUT_PACKS = 32
 """Packs of the held-out loss during training: a trend four times a run, not the evaluation."""
-# newer than 5.17, transformers has another name for it, and the old one warns
-_RECOMPUTE = next(
-    name
-    for name in ("activation_checkpointing", "gradient_checkpointing")
-    if name in SFTConfig.__dataclass_fields__
-)
 
 
 def train(recipe: Recipe) -> Path:
@@ -126,8 +119,8 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     rows = _read_packs(recipe.folder / "packs" / "train", recipe.train.max_tokens)
     held_out = recipe.folder / "packs" / "eval"
     device = choose_device()
-    args = _arguments(recipe, len(rows), held_out.is_dir(), device)
-    _check_processes(recipe, args)
+    args = training_arguments(recipe, len(rows), held_out.is_dir(), device)
+    check_processes(recipe, args)
     model = _load_model(recipe, tokenizer, args.device)
     if not _is_meta(model):
         check_isolation(model, collate)
@@ -214,74 +207,12 @@ def _read_held_out(folder: Path) -> datasets.Dataset:
     return rows.select(range(min(len(rows), HELD_OUT_PACKS)))
 
 
-def _arguments(recipe: Recipe, rows: int, held_out: bool, device: torch.device) -> SFTConfig:
-    """The recipe's `train` section as transformers and TRL spell it."""
-    t = recipe.train
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    per_step = t.packs_per_step * t.gradient_accumulation * world_size
-    steps = math.ceil(rows / per_step)
-    if t.report_to == "tensorboard" and not is_tensorboard_available():
-        raise FimError("train.report_to: tensorboard is missing; run: pip install tensorboard")
-    try:
-        return SFTConfig(
-            output_dir=str(recipe.folder / "checkpoints"),
-            run_name=recipe.name,
-            num_train_epochs=1,  # the packs already hold every epoch
-            per_device_train_batch_size=t.packs_per_step,
-            per_device_eval_batch_size=t.packs_per_step,
-            gradient_accumulation_steps=t.gradient_accumulation,
-            **{_RECOMPUTE: t.gradient_checkpointing},
-            learning_rate=t.learning_rate,
-            lr_scheduler_type=t.scheduler,
-            warmup_steps=math.ceil(t.warmup_rate * steps),
-            weight_decay=t.weight_decay,
-            max_grad_norm=t.max_grad_norm,
-            bf16=device.type == "cuda" and choose_dtype(recipe.model, device) == torch.bfloat16,
-            use_cpu=device.type == "cpu",  # else two processes on a CPU are two runs of one
-            ddp_find_unused_parameters=False,  # every trained weight has a part in every step
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="steps" if t.save_steps else "no",
-            save_steps=t.save_steps or 1,
-            save_total_limit=2,
-            eval_strategy="steps" if held_out else "no",
-            eval_steps=t.eval_steps or max(1, steps // 4),
-            prediction_loss_only=True,
-            report_to="none" if t.report_to == "wandb" else t.report_to,  # LogToWandb
-            seed=t.seed,
-            disable_tqdm=True,  # ShowProgress
-            packing=False,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-    except ValueError as error:
-        raise FimError(f"train: {str(error).splitlines()[0]}") from None
-
-
 def _tracker_errors(report_to: str) -> tuple[type[Exception], ...]:
     if report_to != "wandb":
         return ()
     import wandb
 
     return (wandb.errors.Error,)
-
-
-def _check_processes(recipe: Recipe, args: SFTConfig) -> None:
-    """Accelerate on a CPU quietly drops processes and strategies; refuse what was not asked."""
-    if args.n_gpu > 1:
-        raise FimError(
-            f"{args.n_gpu} GPUs are visible to one process; start with accelerate launch "
-            "--config_file accelerate_configs/ddp.yaml, or set CUDA_VISIBLE_DEVICES=0"
-        )
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    asked = recipe.train.num_processes or launched
-    if args.world_size != asked:
-        raise FimError(
-            f"{asked} processes were asked for, {args.world_size} run; on a CPU start them with: "
-            "accelerate launch --config_file accelerate_configs/cpu_2.yaml -m finetune.train RECIPE"
-        )
-    if args.device.type == "cpu" and os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise FimError("FSDP was asked for, but on a CPU Accelerate runs plain DDP; use cpu_2.yaml")
 
 
 def _refuse_other_run(recipe: Recipe, made_from: str) -> None:

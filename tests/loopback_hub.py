@@ -290,7 +290,7 @@ def make_base(folder: Path, form: str = "") -> Path:
     """Write a tiny Qwen2 with a byte-level BPE, as a hub would hold it."""
     import torch
 
-    from finetune.recipe import Scratch
+    from finetune.recipe_model import Scratch
     from finetune.scratch import make_model
     from finetune.tokenizer import save_tokenizer, train_tokenizer
 

@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune.checkpoint import COMPLETE, WriteLog, mark_complete, newest_complete, read_log
+from finetune.checkpoint import COMPLETE, mark_complete, newest_complete
 from finetune.prepare import prepare
 from finetune.recipe_file import read_recipe
+from finetune.step_log import WriteLog, read_log
 
 ROOT = Path(__file__).parents[1]
 KILLS = 8

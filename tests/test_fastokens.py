@@ -10,8 +10,9 @@ from fim import content_tokenizer
 from finetune import fast_tokenizer
 from finetune.fast_tokenizer import awkward_texts, first_difference, speed_up
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
+from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
 from finetune.recipe_corpus import Corpus, Source, Split
+from finetune.recipe_model import Scratch
 
 OWN = [
     f"class Queue{n}:\n    def s(self):\n        return self.items[{n}]\n".encode()

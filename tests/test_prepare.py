@@ -20,9 +20,10 @@ from finetune.corpus import build, collect
 from finetune.corpus.build import read_documents, without_refs
 from finetune.packs import write_packs
 from finetune.prepare import prepare, prepare_fingerprint, write_run_recipe
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Scratch, Train
+from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
 from finetune.recipe_corpus import Corpus, Source, Split
 from finetune.recipe_file import read_recipe
+from finetune.recipe_model import Scratch
 from finetune.sampling import SHARD_DOCUMENTS, Encoder, encode_documents
 from finetune.store import stage_folder
 from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer

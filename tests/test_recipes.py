@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from transformers import get_scheduler
 
 from finetune.attention import choose_attention
-from finetune.recipe import ATTENTIONS, SCHEDULERS, Model, Recipe, RecipeError, Scratch
+from finetune.recipe import Model, Recipe, RecipeError
 from finetune.recipe_corpus import Corpus, Source
 from finetune.recipe_file import read_recipe, write_recipe
+from finetune.recipe_model import ATTENTIONS, Scratch
+from finetune.recipe_train import SCHEDULERS
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))
@@ -209,8 +211,8 @@ def test_all_values_out_of_range_are_in_one_message(tmp_path):
     )
 
     assert message.splitlines() == [
-        f"{tmp_path}/recipe.yaml: train.epochs: expected 1 or more, got 0",
         f"{tmp_path}/recipe.yaml: fim.fim_rate: expected 0 to 1, got 1.5",
+        f"{tmp_path}/recipe.yaml: train.epochs: expected 1 or more, got 0",
         f"{tmp_path}/recipe.yaml: model.adapter: expected one of lora, full, got 'loar'",
     ]
 

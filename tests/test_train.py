@@ -21,13 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fim import FimError
+from finetune import arguments
 from finetune import train as train_module
-from finetune.checkpoint import read_log
 from finetune.losses import collate, token_losses
 from finetune.model import load_base
 from finetune.prepare import prepare
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
+from finetune.step_log import read_log
 from finetune.store import is_done
 from finetune.train import main, make_trainer, train, train_fingerprint
 
@@ -206,7 +207,7 @@ def test_code_in_a_model_folder_never_runs(tmp_path, monkeypatch):
 
 
 def test_a_missing_tensorboard_is_refused_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_module, "is_tensorboard_available", lambda: False)
+    monkeypatch.setattr(arguments, "is_tensorboard_available", lambda: False)
 
     with pytest.raises(FimError, match="tensorboard is missing; run: pip install tensorboard"):
         train(make_run(tmp_path, "train.report_to=tensorboard"))
