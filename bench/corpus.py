@@ -27,6 +27,7 @@ import fetch
 
 from fim import Document, detect_language
 from finetune.corpus import build, study
+from finetune.corpus.batches import cut
 from finetune.corpus.parsing import parse_file
 from finetune.corpus.rules.path import generated, vendored
 from finetune.corpus.sources.read import expand_sources, read_source
@@ -168,7 +169,7 @@ def time_parts(repository: Path, num_bytes: int) -> None:
     spent: Counter[str] = Counter()
     names = (
         "to_document", "check_document", "find_licence", "clean_document", "redact", "content_key",
-        "make_signature", "find_links",
+        "make_signatures", "find_links",
     )  # fmt: skip
 
     def timed(name: str) -> Callable:
@@ -191,7 +192,9 @@ def time_parts(repository: Path, num_bytes: int) -> None:
     for name in names:
         setattr(study, name, timed(name))
     started = time.process_time()
-    reasons = Counter(study.study_file(settings, file).reason or "kept" for file in files)
+    shards = cut(files, lambda file: len(file.data), 64, 500_000)
+    studies = (found for shard in shards for found in study.study_files(settings, shard))
+    reasons = Counter(found.reason or "kept" for found in studies)
     total = time.process_time() - started
     for name, function in original.items():
         setattr(study, name, function)

@@ -1,18 +1,19 @@
 """Which language a file is in: by its name, else its `#!` line, else by what parses."""
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from pathlib import PurePosixPath
 
 import tree_sitter
 
 from fim.errors import FimError
 from fim.languages import LANGUAGES, grammar, has_grammar
-from fim.syntax import error_rate, parse
+from fim.syntax import Syntax, error_rate, parse
 
 _HEAD = 65_536
 """Bytes of a text that are parsed to tell languages with a common extension apart."""
-_TIMEOUT_SECONDS = 1.0
+_parse = partial(parse, timeout_seconds=1.0)
 _CLEAR_ERROR_RATE, _MAX_ERROR_RATE = 0.02, 0.3
 """Share of bytes in syntax errors up to which no other language is tried, and up to which one is
 a text of the language at all."""
@@ -27,7 +28,9 @@ _GLOBS = {pattern: name for pattern, name in _BY_FILENAME.items() if "*" in patt
 _BY_SHEBANG = {program: name for name, row in LANGUAGES.items() for program in row.shebangs}
 
 
-def detect_language(path: str, text: bytes = b"") -> str | None:
+def detect_language(
+    path: str, text: bytes = b"", parse: Callable[[bytes, str], Syntax] = _parse
+) -> str | None:
     """Name the language of a file by its name, else by its `#!` line.
 
     An extension that several languages or other file types share goes by what parses: to the row
@@ -37,6 +40,8 @@ def detect_language(path: str, text: bytes = b"") -> str | None:
     Args:
         path: file path; only the last part counts.
         text: content. Without it a shared extension goes to its first row.
+        parse: gives the tree of a text in a language, or raises `FimError`; one that remembers
+            spares whoever needs the tree next another parse.
 
     Returns:
         A key of `LANGUAGES`, or `None` for a language without a row.
@@ -46,7 +51,7 @@ def detect_language(path: str, text: bytes = b"") -> str | None:
     if name in _BY_FILENAME:
         return _BY_FILENAME[name]
     if extension in _SHARED:
-        return _by_parsing(_BY_EXTENSION[extension], text)
+        return _by_parsing(_BY_EXTENSION[extension], text, parse)
     if extension in _BY_EXTENSION:
         return _BY_EXTENSION[extension][0]
     for pattern, language in _GLOBS.items():
@@ -64,7 +69,9 @@ def _by_shebang(text: bytes) -> str | None:
     return _BY_SHEBANG.get(program) or _BY_SHEBANG.get(program.rstrip("0123456789."))
 
 
-def _by_parsing(languages: list[str], text: bytes) -> str | None:
+def _by_parsing(
+    languages: list[str], text: bytes, parse: Callable[[bytes, str], Syntax]
+) -> str | None:
     """The language with the fewest errors of those that show a mark, else the one without marks.
 
     A grammar that extends another one takes the other's files as well, and a grammar that recovers
@@ -77,7 +84,7 @@ def _by_parsing(languages: list[str], text: bytes) -> str | None:
     rates: dict[str, float] = {}
     for name in sorted(installed, key=lambda name: not LANGUAGES[name].marks):
         if LANGUAGES[name].marks or not rates:
-            rate = _error_rate(head, name)
+            rate = _error_rate(head, name, parse)
             if rate is not None:
                 rates[name] = rate
                 if rate <= _CLEAR_ERROR_RATE:
@@ -86,10 +93,10 @@ def _by_parsing(languages: list[str], text: bytes) -> str | None:
     return best if best and rates[best] <= _MAX_ERROR_RATE else None
 
 
-def _error_rate(text: bytes, language: str) -> float | None:
+def _error_rate(text: bytes, language: str, parse: Callable[[bytes, str], Syntax]) -> float | None:
     """The share of bytes in errors, `None` for a text without a mark or that takes too long."""
     try:
-        syntax = parse(text, language, _TIMEOUT_SECONDS)
+        syntax = parse(text, language)
     except FimError:
         return None
     marks = LANGUAGES[language].marks

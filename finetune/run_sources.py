@@ -20,26 +20,31 @@ def cache_folder(recipe: Recipe) -> Path:
     return recipe.folder / "cache"
 
 
-def expand_corpus(recipe: Recipe, fetch: bool = False) -> Corpus:
+def expand_corpus(recipe: Recipe, fetch: bool = False, is_told: bool = False) -> Corpus:
     """Return the section with one source per place; see `expand_sources`.
+
+    What a glob matches and is left out is said on stderr where that `is_told`.
 
     Raises:
         FimError: nothing matches, or a URL is not cloned and `fetch` is False.
     """
-    sources = expand_sources(recipe.corpus.sources, cache_folder(recipe), fetch)
+    empty: list[str] = []
+    sources = expand_sources(recipe.corpus.sources, cache_folder(recipe), fetch, empty.append)
+    for place in empty if is_told else ():
+        warn(f"{place}: no commit yet; left out")
     return replace(recipe.corpus, sources=sources)
 
 
 def fetch_sources(recipe: Recipe) -> Corpus:
     """Clone and update what URLs name; read the clones of an earlier run where that fails."""
     if not any(is_url(source.git) for source in recipe.corpus.sources):
-        return expand_corpus(recipe)
+        return expand_corpus(recipe, is_told=True)
     with new_run_folder(recipe.folder):
         try:
-            return expand_corpus(recipe, fetch=True)
+            return expand_corpus(recipe, fetch=True, is_told=True)
         except FimError as error:
             try:
-                corpus = expand_corpus(recipe)
+                corpus = expand_corpus(recipe, is_told=True)
             except FimError:
                 _delete_empty_clones(recipe)
                 raise error from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 from collections import Counter
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def test_max_documents_chooses_training_files_only(folder, build):
 
     assert len(part.train) == 5
     assert set(part.train) < set(whole.train)
-    assert part.held_out == whole.held_out
+    assert set(part.held_out) == set(whole.held_out)
     assert sum(s["reason"] == "not-chosen" for s in part.skipped) == len(whole.train) - 5
 
 
@@ -171,6 +172,34 @@ def test_equal_sources_give_equal_bytes_whatever_the_order_they_come_in(folder, 
         assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes()
     made = {DOCUMENTS, SKIPPED, CLUSTERS, FINDINGS, COUNTS}
     assert {path.name for path in one.folder.iterdir()} == made
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "again"), [("texts", "text", 1), ("results", "result", 0)]
+)
+def test_damage_to_what_is_kept_costs_the_study_of_one_file(
+    folder, tmp_path, build, monkeypatch, capsys, table, column, again
+):
+    source, cache = corpus(Source(folder=str(folder))), tmp_path / "cache"
+    whole = build(source, cache=cache)
+    with sqlite3.connect(cache / "studies.sqlite") as connection:
+        first = f"WHERE rowid = (SELECT min(rowid) FROM {table})"
+        connection.execute(f"UPDATE {table} SET {column} = {column} || 'x' {first}")
+    studied = []
+
+    def study_here(work, shards, *_):
+        for shard in shards:
+            studied.extend(shard)
+            yield list(map(work, shard))
+
+    monkeypatch.setattr("finetune.corpus.collect.run_shards", study_here)
+
+    mended = build(source, cache=cache)
+
+    assert len(studied) == again
+    assert (f"{cache}: damaged" in capsys.readouterr().err) == (again > 0)
+    for name in (DOCUMENTS, SKIPPED, CLUSTERS, FINDINGS, COUNTS):
+        assert (mended.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
 def test_two_texts_of_one_path_keep_one_order(tmp_path, build):

@@ -1,13 +1,24 @@
 """Studies are found again by what they were made from, whatever was killed or damaged."""
 
 import os
+import random
 import sqlite3
 import stat
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from fim import FimError
-from finetune.corpus.cache import SLICES, Cache, Damaged, delete_cache, open_cache, read_pickle
+from finetune.corpus.cache import (
+    SLICES,
+    Cache,
+    Damaged,
+    delete_cache,
+    mend_cache,
+    open_cache,
+    read_pickle,
+)
 from finetune.corpus.entries import File
 from finetune.corpus.study import Study
 
@@ -123,17 +134,11 @@ def test_a_damaged_cache_is_told_from_others(tmp_path, cut):
     data = path.read_bytes()
     path.write_bytes(data[:cut] + b"\x5a" * (len(data) - cut))
 
-    with pytest.raises(Damaged):
-        read_all(tmp_path)
+    with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
+        read_all(cache)
 
     delete_cache(tmp_path)
     assert not path.exists()
-
-
-def read_all(folder) -> None:
-    with open_cache(folder, "s") as cache:
-        list(cache.facts())
-        list(cache.texts(cache.find(file(str(n))) for n in range(200)))
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
@@ -187,39 +192,104 @@ def test_the_tables_of_another_version_are_damage(tmp_path):
         ("studies", "signature"),
         ("studies", "licence"),
         ("studies", "findings"),
+        ("studies", "key"),
         ("links", "links"),
-        ("results", "result"),
+        ("texts", "text"),
     ],
 )
-def test_a_changed_byte_is_damage(tmp_path, table, column):
+def test_a_changed_byte_costs_its_study_only(tmp_path, table, column):
     with open_cache(tmp_path, "s") as cache:
-        places = cache.add([(file(), KEPT)])
-        cache.remember([b"part"], lambda: [1, 2])
-    with sqlite3.connect(tmp_path / "studies.sqlite") as connection:
-        (value,) = connection.execute(f"SELECT {column} FROM {table}").fetchone()
-        other = value[:-1] + ("x" if isinstance(value, str) else bytes([value[-1] ^ 1]))
-        connection.execute(f"UPDATE {table} SET {column} = ?", (other,))
-
-    def read(cache: Cache) -> None:
-        list(cache.facts())
-        cache.links(places)
-        cache.remember([b"part"], lambda: [1, 2])
+        cache.add([(file(), KEPT), (file("b.py"), KEPT)])
+    change_last_byte(tmp_path, table, column)
 
     with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
-        read(cache)
+        read_all(cache)
+    mend_cache(tmp_path)
+
+    with open_cache(tmp_path, "s") as cache:
+        assert [cache.find(file()) is None, cache.find(file("b.py")) is None] == [True, False]
+        read_all(cache)
 
 
-def test_wrong_bytes_of_a_pickle_are_damage(tmp_path):
+def change_last_byte(folder, table, column) -> None:
+    """Of the first row."""
+    with sqlite3.connect(folder / "studies.sqlite") as connection:
+        ask = f"SELECT rowid, {column} FROM {table} ORDER BY rowid"
+        row, value = connection.execute(ask).fetchone()
+        other = value[:-1] + ("x" if isinstance(value, str) else bytes([value[-1] ^ 1]))
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (other, row))
+
+
+def read_all(cache: Cache) -> None:
+    places = [place for place, study, _ in cache.facts() if not study.reason]
+    cache.links(places)
+    list(cache.texts(places))
+
+
+def test_rows_that_changed_places_are_damage(tmp_path):
+    with open_cache(tmp_path, "s") as cache:
+        cache.add([(file(), KEPT), (file("b.py"), replace(KEPT, text=b"y = 2\n"))])
+    with sqlite3.connect(tmp_path / "studies.sqlite") as connection:
+        for place in ("place + 10", "13 - place"):
+            connection.execute(f"UPDATE texts SET place = {place}")
+
+    with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
+        read_all(cache)
+    mend_cache(tmp_path)
+
+    with open_cache(tmp_path, "s") as cache:
+        assert cache.is_empty()
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_byte_or_tail_anywhere_costs_studies_but_changes_none(tmp_path, is_cut):
+    rng = random.Random(0)
+    studies = {
+        str(n): replace(KEPT, id=f"{n:032}", signature=rng.randbytes(64), text=b"x\n" * 200 * n)
+        for n in range(20)
+    }
+    with open_cache(tmp_path / "whole", "s") as cache:
+        cache.add((file(path), study) for path, study in studies.items())
+    data = (tmp_path / "whole" / "studies.sqlite").read_bytes()
+    found = Counter()
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        place = rng.randrange(8_192, len(data))
+        rest = b"" if is_cut else bytes([data[place] ^ rng.randrange(1, 256)]) + data[place + 1 :]
+        (folder / "studies.sqlite").write_bytes(data[:place] + rest)
+        try:
+            with open_cache(folder, "s") as cache:
+                read_all(cache)
+        except Damaged:
+            mend_cache(folder)
+        with open_cache(folder, "s") as cache:
+            places = {path: cache.find(file(path)) for path in studies}
+            held = {path: place for path, place in places.items() if place is not None}
+            facts = {place: study for place, study, _ in cache.facts()}
+            texts = cache.texts(held.values())
+            for (path, place), text in zip(held.items(), texts, strict=True):
+                assert (facts[place], text) == (without_texts(studies[path]), studies[path].text)
+        found[len(held)] += 1
+
+    if is_cut:
+        assert len(found) > 5
+    else:
+        assert found[19] + found[20] > 15
+        assert found[19] > 5
+
+
+def test_a_result_that_is_not_what_was_written_is_made_again(tmp_path):
     with pytest.raises(Damaged):
         read_pickle(b"no pickle")
     with open_cache(tmp_path, "s") as cache:
         cache.remember([b"question"], lambda: "answer")
         cache.add([(file(), KEPT)])
-    with sqlite3.connect(tmp_path / "studies.sqlite") as connection:
-        connection.execute("UPDATE results SET result = x'00'")
+    change_last_byte(tmp_path, "results", "result")
 
-    with pytest.raises(Damaged), open_cache(tmp_path, "s") as cache:
-        cache.remember([b"question"], lambda: "answer")
+    for again in ("new", "newer"):
+        with open_cache(tmp_path, "s") as cache:
+            assert cache.remember([b"question"], lambda text=again: text) == "new"
 
 
 def test_a_cache_that_another_process_writes_is_one_line(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from fim import detect_language
+from fim import detect_language, parse
 from fim.languages import grammar
 
 C_HEADER = b"""\
@@ -186,3 +186,16 @@ def test_a_language_whose_grammar_is_missing_has_no_say(monkeypatch):
 
     assert detect_language("list.h", C_HEADER) == "c"
     assert detect_language("Queue.m", OBJC) == "objc"  # by its name alone
+
+
+def test_the_tree_that_decides_can_be_kept():
+    trees = {}
+
+    def keep(text, language):
+        trees[language] = parse(text, language)
+        return trees[language]
+
+    assert detect_language("of.ts", TYPESCRIPT, keep) == "typescript"
+    assert trees["typescript"].text is TYPESCRIPT
+    assert detect_language("of.py", b"x = 1\n", keep) == "python"  # no tree is asked for
+    assert trees.keys() == {"typescript"}

@@ -12,7 +12,7 @@ import pytest
 
 from fim import LANGUAGES
 from fim.languages import has_grammar
-from finetune.corpus.copies.near import SIGNATURE_BYTES, SLOTS, make_signature
+from finetune.corpus.copies.near import SIGNATURE_BYTES, SLOTS, make_signature, make_signatures
 
 CODE = b'''\
 """Carts, and what they cost."""
@@ -216,6 +216,20 @@ def test_comments_count_where_there_is_little_code():
 )
 def test_too_little_has_no_signature(text):
     assert make_signature(text, "python") == b""
+
+
+def test_many_texts_have_the_signatures_of_each():
+    texts = [
+        (CODE, "python"), (b"", "python"), (b"x = 1\n", "ruby"), (CODE, "markdown"),
+        (b"$total = $price * $amount;\n" * 40, "php"), (CODE[:400] + b'"""', "python"),
+        (CODE[:150], "python"), (rename(CODE), "python"), (b"def f(a, b): return a\n", "python"),
+    ]  # fmt: skip
+
+    together = make_signatures(texts)
+
+    assert together == [make_signature(*text) for text in texts]
+    assert together[0][: SIGNATURE_BYTES // 2] == together[3][: SIGNATURE_BYTES // 2] != b""
+    assert make_signatures([]) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

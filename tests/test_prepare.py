@@ -3,9 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -180,6 +185,45 @@ def test_a_stage_that_another_process_is_writing_is_refused_and_left_alone(tmp_p
     with stage_folder(tmp_path / "corpus") as fresh:
         (fresh / "a").write_text("second")
     assert (tmp_path / "corpus" / "a").read_text() == "second"
+
+
+OTHER = """
+import sys
+from pathlib import Path
+from fim import FimError
+from finetune.store import stage_folder
+print("starts", flush=True)
+try:
+    with stage_folder(Path(sys.argv[1])):
+        input("writes")
+except FimError as error:
+    print(error)
+"""
+
+
+def test_of_two_that_start_at_once_one_is_refused_in_one_line(tmp_path, monkeypatch):
+    """The other starts after this one has seen that nobody writes."""
+    others = []
+    remove = shutil.rmtree
+
+    def start_other(path, **options):
+        if not others:
+            arguments = [sys.executable, "-c", OTHER, str(tmp_path / "corpus")]
+            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+            others.append(
+                subprocess.Popen(arguments, env=environment, text=True, stdin=-1, stdout=-1)
+            )
+            assert others[0].stdout.readline() == "starts\n"
+            time.sleep(0.3)  # enough to get in, if it can
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", start_other)
+    with stage_folder(tmp_path / "corpus") as fresh:
+        (fresh / "a").write_text("first")
+        said, _ = others[0].communicate(timeout=60)
+
+    assert said.endswith("corpus.new: another process is writing there; wait for it\n")
+    assert [path.name for path in tmp_path.rglob("*")] == ["corpus", "a"]
 
 
 def test_sources_that_give_nothing_leave_no_run_folder(run):
@@ -395,16 +439,35 @@ def replace_text(document: Document) -> Document:
     return Document(repo="r", path=document.path, language="python", text=b"x = 1\n")
 
 
-def _die(_shard):
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die(mark: Path, recipe: Recipe, *rest: object) -> object:
+    """Die once, or always if there is no mark to leave."""
+    if mark is None or not mark.exists():
+        if mark:
+            mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode_here(recipe, *rest)
+
+
+encode_here = sampling._encode_shard
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_one_line(recipe, documents, monkeypatch):
-    monkeypatch.setattr(sampling, "_encode_shard", _die)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+def test_what_a_worker_was_at_when_it_died_is_done_again(recipe, documents, monkeypatch, tmp_path):
+    two = with_workers(recipe, 2)
+    expected = [shard.input_ids.tolist() for shard in encode_documents(documents, two, epochs=1)]
+    monkeypatch.setattr(sampling, "_encode_shard", partial(_die, tmp_path / "died"))
 
-    with pytest.raises(FimError, match=r"a worker process died.*set corpus\.workers=1"):
+    shards = list(encode_documents(documents, two, epochs=1))
+
+    assert (tmp_path / "died").exists()
+    assert [shard.input_ids.tolist() for shard in shards] == expected
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_twice_is_one_line(recipe, documents, monkeypatch):
+    monkeypatch.setattr(sampling, "_encode_shard", partial(_die, None))
+
+    with pytest.raises(FimError, match=r"a worker process.*signal 9.*set corpus\.workers=1"):
         list(encode_documents(documents, with_workers(recipe, 2), epochs=1))
 
 
@@ -494,7 +557,7 @@ def test_one_new_file_is_all_that_is_studied_again(run, monkeypatch):
     def watch(work, shards, *arguments):
         def seen():
             for shard in shards:
-                studied.extend(file.path for file in shard)
+                studied.extend(file.path for files in shard for file in files)
                 yield shard
 
         return run_shards(work, seen(), *arguments)

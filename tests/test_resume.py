@@ -17,7 +17,7 @@ from made_code import make_code
 from pyarrow import parquet
 
 from finetune.corpus import build, collect
-from finetune.corpus.study import study_file
+from finetune.corpus.study import study_files
 from finetune.recipe_corpus import Corpus, Source, Split
 
 SCRIPT = """
@@ -102,21 +102,22 @@ def test_any_number_of_workers_gives_the_same_bytes(code, tmp_path, workers):
     assert digests(tmp_path / "one") == digests(tmp_path / "others")
 
 
-def study_or_die(settings, file):
+def study_or_die(settings, files):
     """Do to its own process what a file says, in a worker."""
-    if b"segfault()" in file.data:
+    text = b"".join(file.data for file in files)
+    if b"segfault()" in text:
         ctypes.string_at(0)
-    if b"kill()" in file.data:
+    if b"kill()" in text:
         os.kill(os.getpid(), signal.SIGKILL)
-    if b"hang()" in file.data:
+    if b"hang()" in text:
         sum(range(10**12))
-    if b"eat()" in file.data:
-        return bytearray(10**10)  # refused at once: filling memory takes time that has a limit too
-    return study_file(settings, file)
+    if b"eat()" in text:
+        return [bytearray(10**10)]  # refused at once: filling memory takes time, with a limit too
+    return study_files(settings, files)
 
 
 def test_files_that_end_their_worker_are_left_out_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "study_file", study_or_die)
+    monkeypatch.setattr(collect, "study_files", study_or_die)
     source = tmp_path / "code"
     source.mkdir()
     for number in range(30):

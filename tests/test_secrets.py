@@ -68,6 +68,17 @@ def test_a_split_literal_is_one_secret(text):
     assert range_.endswith(TOKEN[15:])
 
 
+def test_split_literals_far_from_each_other_are_each_found_whole():
+    code = b'names = ["alpha", "beta"]\nfor name in names:\n    print(name)\n' * 20
+    split = b'key = "%s" + "%s"\n' % (TOKEN[:15], TOKEN[15:])
+    parts = b'key = (\n    "%s"\n    "%s"\n    "%s"\n)\n' % (TOKEN[:9], TOKEN[9:20], TOKEN[20:])
+
+    places = found(code + split + code + parts + code + split + split)
+
+    assert [kind for kind, _ in places] == ["github-pat"] * 4
+    assert all(range_.startswith(TOKEN[:9]) and range_.endswith(TOKEN[20:]) for _, range_ in places)
+
+
 @pytest.mark.parametrize(
     "around",
     [

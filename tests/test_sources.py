@@ -295,6 +295,21 @@ def test_a_glob_gives_one_source_per_repository_folder_or_file(tmp_path, make_re
     assert not (tmp_path / "cache").exists()
 
 
+def test_repositories_without_a_commit_are_left_out_of_a_glob(tmp_path, make_repo):
+    make_repo(tmp_path / "team" / "shop", {"a.py": b"a"})
+    for name in ("new", "newer"):
+        subprocess.run(["git", "init", "-q", tmp_path / "team" / name], check=True)
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "team" / "bare.git"], check=True)
+    team, left_out = tmp_path / "team", []
+
+    (source,) = expand_sources([Source(git=f"{team}/*")], tmp_path, leave_out=left_out.append)
+
+    assert source.git == f"{team}/shop"
+    assert left_out == [f"{team}/{name}" for name in ("bare.git", "new", "newer")]
+    with pytest.raises(FimError, match="no repository with a commit matches"):
+        expand_sources([Source(git=f"{team}/new*")], tmp_path)
+
+
 def test_a_glob_that_matches_nothing_is_refused(tmp_path):
     for kind, what in (("git", "repository"), ("folder", "folder"), ("parquet", "file")):
         with pytest.raises(FimError, match=rf"none-\*: no {what} matches; correct corpus.sources"):

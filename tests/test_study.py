@@ -6,7 +6,7 @@ import pytest
 
 from finetune.corpus.entries import File
 from finetune.corpus.links.find import Links
-from finetune.corpus.study import StudySettings, study_file
+from finetune.corpus.study import StudySettings, study_file, study_files
 from finetune.recipe_corpus import Corpus, Secrets
 from finetune.recipe_filters import Filters
 
@@ -80,6 +80,35 @@ def test_secrets_are_not_in_what_is_kept_of_a_file():
     assert dropped.reason == "secret"
     assert dropped.findings == found.findings
     assert TOKEN not in pickle.dumps(dropped)
+
+
+def test_links_are_those_of_the_text_that_is_kept():
+    secret = b"https://deploy:%s@code.acme.dev/" % TOKEN
+    imports = b'import { load } from "./load.js";\nimport order from "%sorder.js";\n' % secret
+
+    found = study(imports + b"\nexport const total = load(order) + 1;\n", "a.js")
+
+    assert found.findings
+    assert TOKEN not in pickle.dumps(found)
+    links = pickle.loads(found.links)
+    assert links.imports[0] == "./load.js"
+    assert all(name.encode() in found.text for name in links.imports)
+
+
+def test_files_side_by_side_are_studied_as_each_by_itself():
+    contents = {
+        "a.py": CODE, "b.py": b"", "c.py": b"import json\n", "d.js": b"var $a = $b;\n" * 9,
+        "e.py": CODE + b'key = connect(token="%s")\n' % TOKEN, "LICENSE": b"MIT License\n",
+        "f.go": b"package a\n\nfunc F(a int) int { return a + 1 }\n", "g.md": b"# A title\n",
+    }  # fmt: skip
+    files = [File(repo="r", path=path, data=data) for path, data in contents.items()]
+    settings = StudySettings.of(Corpus(), seed=0)
+
+    together = study_files(settings, files)
+
+    assert together == [study_file(settings, file) for file in files]
+    assert [bool(found.reason) for found in together].count(False) >= 3
+    assert study_files(settings, []) == []
 
 
 def test_general_text_is_kept_of_replay_sources():

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -74,6 +75,26 @@ def test_a_lost_process_takes_its_item_only(item, reason):
     limits = Limits(seconds=0.3 if "hang" in item else 10.0, memory=600_000_000)
 
     assert run([[1, item, 2], [3]], limits=limits) == [[2, reason, 4], [6]]
+
+
+DEATHS = {
+    "segfault": "worker-died",
+    "kill": "worker-died",
+    "exit": "worker-died",
+    "hang": "time-limit",
+    "eat": "memory-limit",
+}
+
+
+def test_ten_deaths_in_one_run_take_ten_items():
+    items = [*range(90), *DEATHS, *DEATHS]
+    random.Random(0).shuffle(items)
+    shards = [items[start : start + 8] for start in range(0, len(items), 8)]
+
+    results = run(shards, workers=2, limits=Limits(seconds=0.5, memory=300_000_000))
+
+    names = [r.name if isinstance(r, Reason) else r for shard in results for r in shard]
+    assert names == [DEATHS.get(item, 2 * item) for item in items]
 
 
 def test_an_exception_is_a_reason_without_its_text():

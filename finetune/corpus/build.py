@@ -1,14 +1,16 @@
 """The corpus: every entry of every source, either a document on one side or skipped and counted."""
 
+import gc
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fim import Document, FimError
-from finetune.corpus.cache import Cache, Damaged, delete_cache, open_cache, read_pickle
+from finetune.corpus.cache import Cache, Damaged, delete_cache, mend_cache, open_cache, read_pickle
 from finetune.corpus.collect import collect
 from finetune.corpus.copies.dedup import Record
 from finetune.corpus.entries import Skip
@@ -21,6 +23,7 @@ from finetune.corpus.sources.read import expand_sources, source_path, source_sta
 from finetune.corpus.steps import STEPS, Building
 from finetune.corpus.study import StudySettings, file_digits
 from finetune.recipe_corpus import Corpus
+from finetune.run_sources import warn
 from finetune.store import fingerprint, read_json, write_json
 
 DOCUMENTS, SKIPPED, COUNTS = "documents.parquet", "skipped.parquet", "counts.json"
@@ -57,12 +60,13 @@ def write_corpus(
         with tempfile.TemporaryDirectory(prefix=".cache-", dir=folder) as place:
             return write_corpus(folder, corpus, seed, Path(place), versions, progress)
     made_with = StudySettings.of(corpus, seed).digits(versions or {})
-    for _ in range(2):
+    for repair in (mend_cache, delete_cache, delete_cache):
         try:
-            with open_cache(cache, made_with) as opened:
+            with open_cache(cache, made_with) as opened, _rare_collections():
                 return _write(folder, corpus, seed, opened, progress)
         except Damaged:
-            delete_cache(cache)
+            warn(f"{cache}: damaged; files whose studies are not whole are studied again")
+            repair(cache)
     raise FimError(f"{cache}: damaged as soon as it is written; check the disk")
 
 
@@ -81,6 +85,17 @@ def _write(
     _write_tables(folder, building)
     write_json(folder / COUNTS, _count(building))
     cache.keep({entry.place for entry in entries})
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for garbage rarely: millions of values are held, and a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _order(building: Building, cache: Cache) -> list[Record]:

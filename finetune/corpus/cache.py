@@ -1,20 +1,24 @@
 """What was found out about each file of a run, kept between runs and over a `kill -9`.
 
 One SQLite file. Each shard of studies is one transaction, so a killed run loses the shards at work.
+Every row has a checksum: a database finds out when a page is torn, not when a byte has changed.
 Only texts as they may be learned from are in it; pages of deleted ones are overwritten.
 """
 
 import hashlib
+import os
 import pickle
 import shutil
 import sqlite3
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fim import FimError
+from finetune.corpus.batches import cut
 from finetune.corpus.entries import File
 from finetune.corpus.study import Study
 from finetune.store import make_run_folder
@@ -25,7 +29,9 @@ T = TypeVar("T")
 SLICES = "slices"
 """Folder inside that of a cache for those made elsewhere: they are merged when it is opened."""
 _NAME = "studies.sqlite"
-_PARTS = ("", "-wal", "-shm")
+_ENDS = ("", "-wal", "-shm")
+_PARTS = ("links", "texts")
+"""Tables of what is kept of files that no rule objects to."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS studies (
     place INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, reason TEXT, detail TEXT, id TEXT,
@@ -39,13 +45,15 @@ _FACTS = "reason, detail, id, content, language, licence, num_bytes, findings, s
 _AGAIN = f"DELETE FROM studies WHERE reason IN ({', '.join(map(repr, FAILURES))})"
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """The last: a table or column is missing, as in the file of another version or of a killed task."""
+_NUM_PAGES = 28
+"""Where an SQLite file says how many pages it has, 0 if it does not say."""
 _UNUSED_RESULTS = 64
-_READ = 500
-"""Rows that one question asks for."""
+_READ, _READ_TEXTS = 500, 64
+"""Rows that one question asks for, and texts."""
 
 
 class Damaged(Exception):
-    """The file of a cache is not what was written; without it, everything is studied again."""
+    """The file of a cache is not what was written; `mend_cache` saves what is."""
 
 
 class Cache:
@@ -63,6 +71,7 @@ class Cache:
         self._settings = settings.encode()
         self._used: set[bytes] = set()
         self._places = self._read_places()
+        self._last = max(self._places.values(), default=0)
 
     def find(self, file: File) -> int | None:
         """Return the place of a file's study, None if it has none; the content is not looked at."""
@@ -89,83 +98,63 @@ class Cache:
         return places
 
     def _insert(self, key: bytes, study: Study) -> int:
+        self._last += 1
+        place = self._last
         facts = (
             study.reason, study.detail, study.id, study.key, study.language, study.licence,
             len(study.text), "\n".join(study.findings), study.signature,
         )  # fmt: skip
-        insert = f"INSERT INTO studies (key, {_FACTS}) VALUES ({_marks(11)})"
-        place = self._connection.execute(insert, (key, *facts, _seal(facts))).lastrowid
+        insert = f"INSERT INTO studies (place, key, {_FACTS}) VALUES ({_marks(12)})"
+        self._connection.execute(insert, (place, key, *facts, _seal((place, key, *facts))))
         if not study.reason:
-            for table, value in (("links", _sealed(study.links)), ("texts", study.text)):
-                self._connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (place, value))
+            for table, value in (("links", study.links), ("texts", study.text)):
+                row = place, _sealed(value, place)
+                self._connection.execute(f"INSERT INTO {table} VALUES (?, ?)", row)
         return place
 
     def facts(self) -> Iterator[tuple[int, Study, int]]:
         """Yield each place, its study without text and links, and the bytes of its text."""
-        rows = self._connection.execute(f"SELECT place, {_FACTS} FROM studies")
-        for place, *facts, seal in rows:
-            if seal != _seal(facts):
-                raise Damaged
-            reason, detail, name, key, language, licence, num_bytes, findings, signature = facts
-            study = Study(
-                reason=reason, detail=detail, id=name, key=key, language=language, licence=licence,
-                findings=tuple(findings.split("\n")) if findings else (), signature=signature,
-            )  # fmt: skip
-            yield place, study, num_bytes
+        for row in self._connection.execute(f"SELECT place, key, {_FACTS} FROM studies"):
+            yield row[0], *_read_facts(row)
 
     def links(self, places: Collection[int]) -> dict[int, bytes]:
         """Return the links at some places, all of which have a text."""
-        found = dict(self._read_links(places))
-        if len(found) < len(set(places)):
-            raise Damaged
-        return {place: _unsealed(data) for place, data in found.items()}
+        found: dict[int, bytes] = {}
+        for some in _slices(places, _READ):
+            found |= _read_sealed(self._connection, "links", some)
+        return found
 
     def texts(self, places: Iterable[int]) -> Iterator[bytes]:
         """Yield the texts at some places, in the order asked for, a few held at a time."""
-        for place in places:
-            row = self._connection.execute("SELECT text FROM texts WHERE place = ?", (place,))
-            found = row.fetchone()
-            if found is None:
-                raise Damaged
-            yield found[0]
+        for some in _slices(places, _READ_TEXTS):
+            found = _read_sealed(self._connection, "texts", some)
+            yield from (found[place] for place in some)
 
     def remember(self, parts: Iterable[bytes], make: Callable[[], T]) -> T:
         """Return what `make` returns, or returned in an earlier run for the same parts."""
         key = _digest((self._settings, *parts))
         self._used.add(key)
-        ask = "SELECT result FROM results WHERE key = ?"
+        ask = "SELECT CAST(result AS BLOB) FROM results WHERE key = ?"
         found = self._connection.execute(ask, (key,)).fetchone()
         if found is not None:
-            return read_pickle(_unsealed(found[0]))
+            with suppress(Damaged):
+                return read_pickle(_unsealed(found[0], 0))
         result = make()
         with self._connection:
-            row = key, _sealed(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL))
-            self._connection.execute("INSERT INTO results VALUES (?, ?)", row)
+            row = key, _sealed(pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL), 0)
+            self._connection.execute("INSERT OR REPLACE INTO results VALUES (?, ?)", row)
         return result
 
     def merge(self, folder: Path) -> None:
-        """Take over the studies of another cache that are new here; of a damaged one none."""
+        """Take over the studies of another cache that are whole and new here."""
+        other = sqlite3.connect(folder / _NAME)
         try:
-            self._connection.execute("ATTACH ? AS other", (str(folder / _NAME),))
             with self._connection:
-                self._take_over()
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-        with suppress(sqlite3.OperationalError):  # it was not attached
-            self._connection.execute("DETACH other")
-        self._places = self._read_places()
-
-    def _take_over(self) -> None:
-        self._connection.execute(
-            f"INSERT OR IGNORE INTO studies (key, {_FACTS}) SELECT key, {_FACTS} FROM other.studies"
-        )
-        for table, column in (("links", "links"), ("texts", "text")):
-            self._connection.execute(
-                f"INSERT OR IGNORE INTO {table} SELECT mine.place, theirs.{column} "
-                f"FROM other.{table} AS theirs JOIN other.studies USING (place) "
-                "JOIN main.studies AS mine ON mine.key = other.studies.key"
-            )
+                for key, study in _whole_studies(other):
+                    if key not in self._places:
+                        self._places[key] = self._insert(key, study)
+        finally:
+            other.close()
 
     def keep(self, places: Collection[int]) -> None:
         """Delete all studies but those at some places, and the older results not asked for.
@@ -178,7 +167,7 @@ class Cache:
         old = unused[_UNUSED_RESULTS:]
         with self._connection:
             self._connection.executemany("DELETE FROM results WHERE key = ?", old)
-            for table in ("studies", "links", "texts"):
+            for table in ("studies", *_PARTS):
                 self._connection.executemany(f"DELETE FROM {table} WHERE place = ?", gone)
         self._places = self._read_places()
 
@@ -188,13 +177,6 @@ class Cache:
 
     def _read_places(self) -> dict[bytes, int]:
         return dict(self._connection.execute("SELECT key, place FROM studies").fetchall())
-
-    def _read_links(self, places: Collection[int]) -> Iterator[tuple[int, bytes]]:
-        wanted = list(places)
-        for start in range(0, len(wanted), _READ):
-            some = wanted[start : start + _READ]
-            question = f"SELECT place, links FROM links WHERE place IN ({_marks(len(some))})"
-            yield from self._connection.execute(question, some)
 
     def _key(self, file: File) -> bytes:
         replay = "replay" if file.is_replay else ""
@@ -243,10 +225,22 @@ def open_cache(folder: Path, settings: str, elsewhere: Collection[bytes] = ()) -
             delete_cache(folder)
 
 
+def mend_cache(folder: Path) -> None:
+    """Put a damaged file where the next to open the cache takes over what is whole of it."""
+    aside = folder / SLICES / "damaged"
+    aside.mkdir(parents=True, exist_ok=True)
+    for end in _ENDS:
+        with suppress(FileNotFoundError):
+            os.replace(folder / f"{_NAME}{end}", aside / f"{_NAME}{end}")
+    with open(aside / _NAME, "r+b") as file:
+        file.seek(_NUM_PAGES)
+        file.write(bytes(4))  # as many as there are: of a file that was cut, all else is refused
+
+
 def delete_cache(folder: Path) -> None:
     """Delete the studies in a folder, and the folder if nothing else is in it."""
-    for part in _PARTS:
-        (folder / f"{_NAME}{part}").unlink(missing_ok=True)
+    for end in _ENDS:
+        (folder / f"{_NAME}{end}").unlink(missing_ok=True)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -279,20 +273,80 @@ def _digest(parts: Iterable[bytes]) -> bytes:
     return digest.digest()[:20]
 
 
-def _seal(facts: Iterable[Any]) -> int:
-    """A checksum: a database finds out when a page is torn, not when a byte has changed."""
-    *words, signature = facts
-    return zlib.crc32(signature or b"", zlib.crc32(repr(words).encode()))
+def _whole_studies(connection: sqlite3.Connection) -> Iterator[tuple[bytes, Study]]:
+    """Yield keys and studies, of a damaged file those that can be come to from any side."""
+    places: set[int] = set()
+    for order in ("key", "key DESC", "place", "place DESC"):
+        with suppress(sqlite3.DatabaseError):
+            ask = f"SELECT place FROM studies ORDER BY {order}"
+            places.update(place for (place,) in connection.execute(ask))
+    for place in sorted(places):
+        with suppress(Damaged, sqlite3.DatabaseError):
+            yield _read_study(connection, place)
 
 
-def _sealed(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(4) + data
+def _read_study(connection: sqlite3.Connection, place: int) -> tuple[bytes, Study]:
+    """Return the key of a study and all of it.
+
+    Raises:
+        Damaged: a part of it is missing, or not what was written.
+    """
+    ask = f"SELECT place, key, {_FACTS} FROM studies WHERE place = ?"
+    row = connection.execute(ask, (place,)).fetchone()
+    if row is None:
+        raise Damaged
+    study, _ = _read_facts(row)
+    if not study.reason:
+        links, text = (_read_sealed(connection, name, [place])[place] for name in _PARTS)
+        study = replace(study, links=links, text=text)
+    return row[1], study
 
 
-def _unsealed(data: bytes) -> bytes:
-    if zlib.crc32(data[4:]).to_bytes(4) != data[:4]:
+def _read_facts(row: Sequence[Any]) -> tuple[Study, int]:
+    """Return a study without text and links, and the bytes of its text."""
+    *sealed, seal = row
+    if not isinstance(sealed[-1], bytes) or seal != _seal(sealed):
+        raise Damaged
+    _, _, reason, detail, name, key, language, licence, num_bytes, findings, signature = sealed
+    study = Study(
+        reason=reason, detail=detail, id=name, key=key, language=language, licence=licence,
+        findings=tuple(findings.split("\n")) if findings else (), signature=signature,
+    )  # fmt: skip
+    return study, num_bytes
+
+
+def _read_sealed(
+    connection: sqlite3.Connection, table: str, places: Sequence[int]
+) -> dict[int, bytes]:
+    """Return the links or texts at some places.
+
+    Raises:
+        Damaged: one is missing, or not what was written.
+    """
+    ask = f"SELECT * FROM {table} WHERE place IN ({_marks(len(places))})"
+    found = {place: _unsealed(data, place) for place, data in connection.execute(ask, places)}
+    if len(found) < len(set(places)):
+        raise Damaged
+    return found
+
+
+def _seal(row: Sequence[Any]) -> int:
+    *words, signature = row
+    return zlib.crc32(signature, zlib.crc32(repr(words).encode()))
+
+
+def _sealed(data: bytes, place: int) -> bytes:
+    return zlib.crc32(data, place).to_bytes(4) + data
+
+
+def _unsealed(data: bytes, place: int) -> bytes:
+    if not isinstance(data, bytes) or zlib.crc32(data[4:], place).to_bytes(4) != data[:4]:
         raise Damaged
     return data[4:]
+
+
+def _slices(places: Iterable[int], most: int) -> Iterator[list[int]]:
+    return cut(places, lambda _: 0, most, 1)
 
 
 def _marks(number: int) -> str:

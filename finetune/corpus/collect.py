@@ -12,7 +12,7 @@ from finetune.corpus.cache import Cache, Damaged
 from finetune.corpus.entries import File, Reason, Skip
 from finetune.corpus.sources.read import read_source, unique_names
 from finetune.corpus.steps import Entry
-from finetune.corpus.study import Study, StudySettings, study_file
+from finetune.corpus.study import Study, StudySettings, study_files
 from finetune.recipe_corpus import Corpus
 from finetune.workers import Limits, run_shards
 
@@ -35,7 +35,7 @@ def collect(
         All files in a fixed order, and what is none.
 
     Raises:
-        FimError: a source cannot be read, or see `study_file`.
+        FimError: a source cannot be read, or see `study_files`.
     """
     skipped: list[Skip] = []
     known: list[tuple[File, int]] = []
@@ -90,19 +90,33 @@ def _read_entries(corpus: Corpus, is_known: Callable[[File], bool]) -> Iterator[
 def _study(
     corpus: Corpus, seed: int, cache: Cache, files: Iterable[File]
 ) -> Iterator[tuple[File, int]]:
-    """Study files in worker processes; give each without its content, with its place."""
-    study = partial(study_file, StudySettings.of(corpus, seed))
+    """Study files in worker processes; give each without its content, with its place.
+
+    Files go through side by side. Where their process is lost, each goes again by itself.
+    """
+    study = partial(study_files, StudySettings.of(corpus, seed))
     limits = Limits(seconds=corpus.file_seconds, memory=corpus.file_memory)
+    workers = corpus.workers or os.cpu_count() or 1
     waiting: deque[list[File]] = deque()
 
-    def shards() -> Iterator[list[File]]:
+    def shards() -> Iterator[list[list[File]]]:
         for shard in cut(files, lambda file: len(file.data), _SHARD_FILES, _SHARD_BYTES):
-            waiting.append([replace(file, data=b"") for file in shard])
-            yield shard
+            waiting.append(shard)
+            yield [shard]
 
-    for results in run_shards(study, shards(), limits, corpus.workers or os.cpu_count() or 1):
-        studies = [
-            Study(reason=r.name, detail=r.detail) if isinstance(r, Reason) else r for r in results
-        ]
+    for [outcome] in run_shards(study, shards(), limits, workers):
         shard = waiting.popleft()
-        yield from zip(shard, cache.add(zip(shard, studies, strict=True)), strict=True)
+        outcomes = [outcome]
+        if isinstance(outcome, Reason) and len(shard) > 1:
+            alone = run_shards(study, ([[file]] for file in shard), limits, workers)
+            outcomes = [outcome for [outcome] in alone]
+        studies = [study for outcome in outcomes for study in _studies(outcome)]
+        known = [replace(file, data=b"") for file in shard]
+        yield from zip(known, cache.add(zip(known, studies, strict=True)), strict=True)
+
+
+def _studies(outcome: list[Study] | Reason) -> list[Study]:
+    """Return the studies of a process, or the one that says why there is none."""
+    if isinstance(outcome, Reason):
+        return [Study(reason=outcome.name, detail=outcome.detail)]
+    return outcome

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-import fim
-from fim import Document
+from fim import Document, detect_language
 from fim.languages import LANGUAGES
 from finetune.corpus.entries import File, Reason, Skip
+from finetune.corpus.parsing import parse_file
 from finetune.corpus.rules.data import (
     encoded_data,
     if_ladder,
@@ -46,7 +46,7 @@ def to_document(file: File) -> Document | Skip:
     language = ""
     reason = _unreadable_as_text(file)
     if reason is None:
-        language = file.language or fim.detect_language(file.path, file.data) or ""
+        language = file.language or detect_language(file.path, file.data, parse_file) or ""
         if language not in LANGUAGES:
             reason = "unsupported-language"
     if reason is not None:

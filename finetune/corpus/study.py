@@ -1,7 +1,7 @@
 """All that is found out about one file by itself: a pure function of the file and settings."""
 
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,12 +10,12 @@ from fim import LANGUAGES, Document, FimError
 from finetune.corpus.cleaning.clean import clean_document
 from finetune.corpus.copies.benchmarks import Benchmarks
 from finetune.corpus.copies.dedup import content_key
-from finetune.corpus.copies.near import make_signature
+from finetune.corpus.copies.near import make_signatures
 from finetune.corpus.entries import File, Reason, Skip
 from finetune.corpus.filters import check_document, to_document
 from finetune.corpus.licences import find_licence, is_licence_file
-from finetune.corpus.links.find import Links, find_links
-from finetune.corpus.privacy.redact import Redacted, redact
+from finetune.corpus.links.find import Links, common_words, find_links, is_said
+from finetune.corpus.privacy.redact import redact
 from finetune.recipe_corpus import Corpus, Secrets
 from finetune.recipe_filters import Filters
 from finetune.store import fingerprint, sha256_file
@@ -72,12 +72,52 @@ class Study:
     """Cleaned and redacted."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """A file that no rule objects to, before it is redacted."""
+
+    document: Document
+    """Cleaned."""
+    licence: str
+    links: Links
+    """Of the text as it was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """A file whose study lacks nothing but its signature."""
+
+    document: Document
+    """Cleaned and redacted."""
+    licence: str
+    findings: tuple[str, ...]
+    links: Links
+
+
 def study_file(settings: StudySettings, file: File) -> Study:
-    """Filter, clean and redact a file, and describe what is left of it.
+    """Filter, clean and redact a file, and describe what is left of it; see `study_files`."""
+    return study_files(settings, [file])[0]
+
+
+def study_files(settings: StudySettings, files: Sequence[File]) -> list[Study]:
+    """Filter, clean and redact files, and describe what is left of each.
+
+    No file has a say in what becomes of another. They go through each step together, as what it
+    needs - a grammar, a scanner's tables - then stays in the processor's caches.
 
     Raises:
         FimError: a tool or a file that the settings name is missing.
     """
+    drafts = [_draft(settings, file) for file in files]
+    found = [_redact(settings, item) if isinstance(item, _Draft) else item for item in drafts]
+    kept = [item.document for item in found if isinstance(item, _Kept)]
+    signatures = iter(make_signatures([(document.text, document.language) for document in kept]))
+    return [
+        _describe(item, next(signatures)) if isinstance(item, _Kept) else item for item in found
+    ]
+
+
+def _draft(settings: StudySettings, file: File) -> _Draft | Study:
     document = to_document(file)
     if isinstance(document, Skip):
         licence = find_licence(file.data) if is_licence_file(file.path) else ""
@@ -90,7 +130,12 @@ def study_file(settings: StudySettings, file: File) -> Study:
     if reason:
         return Study(reason=reason.name, detail=reason.detail, licence=licence)
     cleaned = clean_document(document, settings.filters, settings.seed)
-    redacted = redact(cleaned.text, cleaned.language, settings.secrets)
+    return _Draft(document=cleaned, licence=licence, links=_find_links(document.text, cleaned))
+
+
+def _redact(settings: StudySettings, draft: _Draft) -> _Kept | Study:
+    document, licence = draft.document, draft.licence
+    redacted = redact(document.text, document.language, settings.secrets)
     reason = redacted.reason
     if reason is None and not redacted.text.strip():
         reason = Reason(name="empty", detail="nothing is left of it")
@@ -98,8 +143,14 @@ def study_file(settings: StudySettings, file: File) -> Study:
         return Study(
             reason=reason.name, detail=reason.detail, licence=licence, findings=redacted.kinds
         )
-    links = _find_links(document, redacted)
-    return _describe(replace(cleaned, text=redacted.text), licence, redacted.kinds, links)
+    links = draft.links
+    if redacted.text != document.text:
+        document = replace(document, text=redacted.text)
+        if not is_said(links, document.text):
+            links = _find_links(document.text, document)
+        if links.words:
+            links = replace(links, words=common_words(document.text))
+    return _Kept(document=document, licence=licence, findings=redacted.kinds, links=links)
 
 
 def file_digits(path: str) -> str:
@@ -114,31 +165,28 @@ def file_digits(path: str) -> str:
         raise FimError(f"{path}: {error.strerror}; correct its path in the recipe") from None
 
 
-def _find_links(found: Document, redacted: Redacted) -> Links:
-    """Take the links of the file as it was found, of which there is a tree, where that is safe.
-
-    Words, and names of a file with secrets, are those of the text that is kept.
-    """
+def _find_links(text: bytes, kept: Document) -> Links:
+    """Find links in a text of which there may be a tree, but words in the one that is kept."""
     try:
-        links = Links() if redacted.kinds else find_links(found.text, found.language)
-        if redacted.kinds or links.words:
-            links = find_links(redacted.text, found.language)
+        links = find_links(text, kept.language)
     except FimError:  # it parsed before it was cleaned; an order without it is still one
-        links = Links()
+        return Links()
+    if links.words and text != kept.text:
+        links = replace(links, words=common_words(kept.text))
     return links
 
 
-def _describe(document: Document, licence: str, findings: Collection[str], links: Links) -> Study:
-    text, language = document.text, document.language
+def _describe(kept: _Kept, signature: bytes) -> Study:
+    document = kept.document
     return Study(
         id=document.id,
-        key=content_key(text),
-        language=language,
-        licence=licence,
-        findings=tuple(findings),
-        signature=make_signature(text, language),
-        links=pickle.dumps(links, protocol=pickle.HIGHEST_PROTOCOL),
-        text=text,
+        key=content_key(document.text),
+        language=document.language,
+        licence=kept.licence,
+        findings=kept.findings,
+        signature=signature,
+        links=pickle.dumps(kept.links, protocol=pickle.HIGHEST_PROTOCOL),
+        text=document.text,
     )
 
 

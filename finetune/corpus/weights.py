@@ -25,7 +25,7 @@ def thin_out(
     kept, skipped = [], []
     for record in records:
         share = record.weight * languages.get(record.language, 1.0)
-        if record.is_replay or _draw(record.key, "weight", seed) < share:
+        if record.is_replay or draw(record.key, "weight", seed) < share:
             kept.append(record)
         else:
             skipped.append(skip_record(record, "down-sampled", f"{share:g} of its kind are kept"))
@@ -49,7 +49,7 @@ def choose_replay(
     wanted = sum(num_bytes(r) for r in records if not r.is_replay) * rate / (1 - rate)
     replay = [record for record in records if record.is_replay]
     total, chosen = 0, set()
-    for record in sorted(replay, key=lambda r: (_draw(r.key, "replay", seed), r.order)):
+    for record in sorted(replay, key=lambda r: (draw(r.key, "replay", seed), r.order)):
         if total + num_bytes(record) / 2 <= wanted:  # else nearer without it
             total += num_bytes(record)
             chosen.add(record.place)
@@ -62,6 +62,6 @@ def choose_replay(
     return [record for record, kept in zip(records, is_kept, strict=True) if kept], skipped
 
 
-def _draw(key: bytes, purpose: str, seed: int) -> float:
+def draw(key: bytes, purpose: str, seed: int) -> float:
     """Return a number from 0 to below 1 that a key always has; purposes have nothing in common."""
     return int.from_bytes(rank(key, purpose, seed)[:6], "big") / 2**48

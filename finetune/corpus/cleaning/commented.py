@@ -50,6 +50,8 @@ def _side_by_side(text: bytes, mark: bytes) -> Iterator[tuple[int, int, list[byt
 
     They are found in a text without blanks, which has as many lines.
     """
+    if text.count(mark) < _FEWEST_LINES:
+        return
     solid = b"\n" + text.translate(None, b" \t\r")
     starts: list[int] = []
     place = number = 0

@@ -2,8 +2,10 @@
 
 import re
 from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate, chain
+from itertools import accumulate, chain, groupby, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +13,7 @@ from rensa import RMinHash
 
 from fim.languages import LANGUAGES, grammar, has_grammar
 from finetune.corpus.copies.words import (
-    BLANK,
     CLASSES,
-    DIGIT,
-    LETTER,
-    OTHER,
     PADDING,
     Hashes,
     Places,
@@ -43,8 +41,15 @@ _TOKENS = 16
 _RECALL = 32
 """A name that was used so many tokens before, or fewer, is told apart from a new one."""
 _SEED = 1
+_DOT = ord(".")
 _LOW = np.uint64((1 << 20) - 1)
-_CODE, _STRING, _IMPORT, _COMMENT = range(4)
+_FEW = np.uint64((1 << 14) - 1)
+"""Bits of a hash that are looked up first, in a table that stays at hand."""
+_CODE, _STRING, _IMPORT, _COMMENT = 0b11100, 0b11101, 0b11110, 0
+"""Bits of `_CLASSES` that are kept of a byte, by what it is in; of comments none."""
+_CLASSES = bytes([0, 0b00111, 0b01011, 0b10011][kind] for kind in CLASSES)
+"""One bit for each class but blanks, and two to say what the byte is in."""
+_IS_IN, _MARK, _LEAST_WORD, _LEAST_LETTER = 0b00011, 0b00100, 0b01000, 0b10000
 _OPENERS = np.full(256, _COMMENT, np.uint8)
 _OPENERS[list(b"\"'`")] = _STRING
 _OPENERS[list(b"\n")] = _IMPORT
@@ -54,111 +59,177 @@ _NONE: Hashes = np.empty(0, np.uint64)
 
 
 def make_signature(text: bytes, language: str) -> bytes:
-    """Return what near copies of a text have mostly in common, whatever process asks.
+    """Return what near copies of a text have mostly in common; see `make_signatures`."""
+    return make_signatures([(text, language)])[0]
+
+
+def make_signatures(texts: Sequence[tuple[bytes, str]]) -> list[bytes]:
+    """Return for each text what its near copies have mostly in common, whatever process asks.
 
     The first half is a MinHash of the words outside comments, five at a time: blanks, punctuation,
     sigils and licence headers do not count. The second is one of the tokens with names abstracted
     to where each was last used, sixteen at a time; keywords, operators and literals count.
 
+    Texts are small and steps are many, so that it takes half the time to go over many at once.
+
     Args:
-        text: UTF-8.
-        language: key of `LANGUAGES`.
+        texts: UTF-8, each with a key of `LANGUAGES`.
 
     Returns:
         `SIGNATURE_BYTES` bytes, or none for a text too small to judge; the second half is zero for
         those too small to judge by it.
     """
-    words, structure = _shingles(text, language)
-    if not len(words):
-        return b""
-    rows = (words, structure) if len(structure) else (words,)
+    if not texts:
+        return []
+    pairs = _shingles(texts)
+    rows = [row for pair in pairs for row in pair if len(row)]
     offsets = [0, *accumulate(map(len, rows))]
     digests = RMinHash.digest_matrix_from_flat_token_hashes(
-        np.concatenate(rows), offsets, SLOTS, _SEED
+        np.concatenate([*rows, _NONE]), offsets, SLOTS, _SEED
     )
-    values = np.array([array("I", row) for row in digests.to_rows()])
+    values = np.array([array("I", row) for row in digests.to_rows()], np.uint32)
     folded = ((values * np.uint32(0x9E3779B1)) >> np.uint32(16)).astype("<u2")
-    return folded.tobytes().ljust(SIGNATURE_BYTES, b"\0")
+    halves = map(bytes, folded)
+    return [
+        b"".join(next(halves) for row in pair if len(row)).ljust(SIGNATURE_BYTES, b"\0")
+        if len(pair[0])
+        else b""
+        for pair in pairs
+    ]
 
 
-def _shingles(text: bytes, language: str) -> tuple[Hashes, Hashes]:
-    """Return the hashes of all shingles of the words and of the structure of a text."""
-    text = b"\n" + text + PADDING
-    literals = _find_literals(text, language)
-    data = np.frombuffer(text, np.uint8)
-    all_classes = CLASSES[data]
-    classes = np.where(literals == _COMMENT, BLANK, all_classes)
-    starts, ends = find_runs(classes >= DIGIT)
-    if not len(starts):
-        return _NONE, _NONE
-    hashes = hash_words(text, starts, ends)
-    if len(starts) < FEW_WORDS:
-        runs = find_runs(all_classes[starts[0] - 1 :] >= DIGIT)  # from the first word of code on
-        words = _shingle_words(text, *(run + starts[0] - 1 for run in runs))
-    elif b"$" in text:
-        words = _shingle_words(text, starts, ends)
-    else:
-        words = shingle(hashes, WORDS)
-    if not _has_grammar(language):
-        return words, _NONE
-    tokens = _abstract(text, classes, literals, starts, hashes, _keywords(language))
-    structure = shingle(tokens, _TOKENS)
-    return words, structure if _num_distinct(structure) >= MIN_STRUCTURE else _NONE
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Some texts, each between a line end and `PADDING`, in one."""
+
+    text: bytes
+    edges: Places
+    """Where each starts, and the end."""
+    languages: list[str]
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        return np.frombuffer(self.text, np.uint8)
+
+    def slices(self, places: Places) -> list[tuple[int, int]]:
+        """Return first and last, exclusive, of the sorted places that are in each text."""
+        return list(pairwise(np.searchsorted(places, self.edges).tolist()))
+
+
+def _shingles(texts: Sequence[tuple[bytes, str]]) -> list[tuple[Hashes, Hashes]]:
+    """Return the hashes of all shingles of the words and of the structure of each text."""
+    whole = _Texts(
+        text=b"".join(piece for text, _ in texts for piece in (b"\n", text, PADDING)),
+        edges=np.cumsum([0, *(1 + len(text) + len(PADDING) for text, _ in texts)]),
+        languages=[language for _, language in texts],
+    )
+    all_classes = np.frombuffer(whole.text.translate(_CLASSES), np.uint8)
+    classes = all_classes & _find_literals(whole)
+    starts, ends = find_runs(classes >= _LEAST_WORD)
+    hashes = hash_words(whole.text, starts, ends)
+    words = _shingle_words(whole, starts, ends, hashes)
+    for number, (first, last) in enumerate(whole.slices(starts)):
+        if first < last < first + FEW_WORDS:  # from the first word of code on
+            place, end = starts[first] - 1, whole.edges[number + 1]
+            runs = find_runs(all_classes[place:end] >= _LEAST_WORD)
+            text = _Texts(whole.text[place:end], np.array([0, end - place]), [""])
+            words[number] = _shingle_words(text, *runs, hash_words(text.text, *runs))[0]
+    structures = _shingle_tokens(whole, classes, starts, hashes)
+    return [
+        (some, tokens if len(some) else _NONE)
+        for some, tokens in zip(words, structures, strict=True)
+    ]
+
+
+def _shingle_words(whole: _Texts, starts: Places, ends: Places, hashes: Hashes) -> list[Hashes]:
+    """Return the shingles of the words of each text, `$name` the same as `name`."""
+    sigils = (whole.data.take(starts) == ord("$")).nonzero()[0]
+    if len(sigils):
+        starts, hashes = starts.copy(), hashes.copy()
+        starts[sigils] += 1
+        hashes[sigils] = hash_words(whole.text, starts.take(sigils), ends.take(sigils))
+        is_word = starts < ends
+        starts, hashes = starts[is_word], hashes[is_word]
+    shingles = shingle(hashes, WORDS)
+    return [
+        shingles[first : last - WORDS + 1] if last - first >= MIN_WORDS else _NONE
+        for first, last in whole.slices(starts)
+    ]
+
+
+def _shingle_tokens(
+    whole: _Texts, classes: NDArray[np.uint8], starts: Places, hashes: Hashes
+) -> list[Hashes]:
+    """Return the shingles of the structure of each text that has enough of them."""
+    places, tokens = _abstract(whole, classes, starts, hashes)
+    shingles = shingle(tokens, _TOKENS)
+    found = []
+    for language, (first, last) in zip(whole.languages, whole.slices(places), strict=True):
+        own = shingles[first : max(first, last - _TOKENS + 1)]
+        found.append(own if _has_grammar(language) and _is_varied(own) else _NONE)
+    return found
 
 
 def _abstract(
-    text: bytes,
-    classes: NDArray[np.uint8],
-    literals: NDArray[np.uint8],
-    starts: Places,
-    hashes: Hashes,
-    keywords: NDArray[np.bool_],
-) -> Hashes:
-    """Return a hash for each token but those of imports, for a name that of its last use."""
-    data = np.frombuffer(text, np.uint8)
-    is_token = (classes == OTHER) & (literals == _CODE)
-    is_kept = literals[starts] != _IMPORT
-    hashes, starts = hashes[is_kept], starts[is_kept]
+    whole: _Texts, classes: NDArray[np.uint8], starts: Places, hashes: Hashes
+) -> tuple[Places, Hashes]:
+    """Return place and hash of each token but those of imports, for a name that of its last use."""
+    kinds = classes.take(starts)
+    is_kept = (kinds & _IS_IN) != _IMPORT & _IS_IN
+    starts, hashes, kinds = starts[is_kept], hashes[is_kept], kinds[is_kept]
+    is_token = classes == _MARK
     is_token[starts] = True
     places = is_token.nonzero()[0]
-    tokens = small_hashes()[data[places]]
-    words = (classes[places] != OTHER).nonzero()[0]
+    tokens = small_hashes().take(whole.data.take(places))
+    words = (classes.take(places) != _MARK).nonzero()[0]
     tokens[words] = hashes
-    is_name = ~keywords[hashes & _LOW] | (data[starts - 1] == ord("."))
-    is_name &= (classes[starts] == LETTER) & (literals[starts] == _CODE)
-    names = words[is_name]
-    tokens[names] = _last_uses(hashes[is_name], names)
-    return tokens
+    is_name = kinds == _LEAST_LETTER  # a word of letters in code
+    is_name[_find_keywords(whole, starts, hashes)] = False
+    names = is_name.nonzero()[0]
+    counts = [last - first for first, last in whole.slices(starts.take(names))]
+    number = np.repeat(np.arange(len(counts)), counts)
+    uses = words.take(names)
+    tokens[uses] = _last_uses(hashes.take(names), uses + number * (_RECALL + 1))
+    return places, tokens
 
 
-def _shingle_words(text: bytes, starts: Places, ends: Places) -> Hashes:
-    """Return the shingles of words, `$name` the same as `name`."""
-    starts = starts + (np.frombuffer(text, np.uint8)[starts] == ord("$"))
-    is_word = starts < ends
-    if np.count_nonzero(is_word) < MIN_WORDS:
-        return _NONE
-    return shingle(hash_words(text, starts[is_word], ends[is_word]), WORDS)
+def _find_keywords(whole: _Texts, starts: Places, hashes: Hashes) -> Places:
+    """Return the numbers of the words that are keywords of their text's language.
+
+    What stands behind a dot is none.
+    """
+    found = [np.zeros(0, np.int64)]
+    slices = zip(whole.languages, whole.slices(starts), strict=True)
+    for language, run in groupby(slices, lambda item: item[0]):
+        if _has_grammar(language):
+            edges = [edge for _, pair in run for edge in pair]
+            few, all_ = _keywords(language)
+            own = hashes[edges[0] : edges[-1]]
+            numbers = few.take(own & _FEW).nonzero()[0]
+            is_one = all_.take(own.take(numbers) & _LOW)
+            found.append(numbers[is_one] + edges[0])
+    numbers = np.concatenate(found)
+    return numbers[whole.data.take(starts.take(numbers) - 1) != _DOT]
 
 
-def _num_distinct(hashes: Hashes) -> int:
-    """Count different hashes, up to thousands."""
-    if len(hashes) < MIN_STRUCTURE:
-        return len(hashes)
-    seen = np.zeros(1 << 16, bool)
-    seen[hashes.astype(np.uint16)] = True
-    return np.count_nonzero(seen)
+def _is_varied(hashes: Hashes) -> bool:
+    """Whether there are `MIN_STRUCTURE` different hashes; mostly the first few are."""
+    if len(set(hashes[: 2 * MIN_STRUCTURE].tolist())) >= MIN_STRUCTURE:
+        return True
+    return len(np.unique(hashes.astype(np.uint16))) >= MIN_STRUCTURE
 
 
 def _last_uses(hashes: Hashes, places: Places) -> Hashes:
     """Put for each name the distance to its last use, in tokens; 0 for those new or long unused."""
     order = np.argsort(hashes.astype(np.uint16), kind="stable")  # sixteen bits at a time sort fast
-    order = order[np.argsort((hashes >> np.uint64(16)).astype(np.uint16)[order], kind="stable")]
-    before, after = order[:-1], order[1:]
-    gaps = places[after] - places[before]
-    gaps[(hashes[after] != hashes[before]) | (gaps > _RECALL)] = 0
+    more = (hashes >> np.uint64(16)).astype(np.uint16).take(order)
+    order = order.take(np.argsort(more, kind="stable"))
+    places, hashes = places.take(order), hashes.take(order)
+    gaps = places[1:] - places[:-1]
+    gaps[(hashes[1:] != hashes[:-1]) | (gaps > _RECALL)] = 0
     distances = np.zeros(len(hashes), np.int64)
-    distances[after] = gaps
-    return small_hashes()[128 + distances]
+    distances[order[1:]] = gaps
+    return small_hashes()[128:].take(distances)
 
 
 _RESERVED = frozenset(
@@ -175,17 +246,19 @@ _has_grammar = cache(has_grammar)
 
 
 @cache
-def _keywords(language: str) -> NDArray[np.bool_]:
-    """Mark the low bits of the hash of each word that is a token of the grammar."""
+def _keywords(language: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Mark the low bits of the hash of each word that is a token of the grammar: few, and more."""
     rules = grammar(language)
     numbers = range(1, rules.node_kind_count)  # 0 is the end of the file, and called "end"
     kinds = {rules.node_kind_for_id(n) for n in numbers if not rules.node_kind_is_named(n)}
     words = sorted(_RESERVED.intersection(kinds))
     text = "\n".join(words).encode() + PADDING
     edges = np.cumsum([0, *(len(word) + 1 for word in words)])
-    table = np.zeros(int(_LOW) + 1, bool)
-    table[hash_words(text, edges[:-1], edges[1:] - 1) & _LOW] = True
-    return table
+    hashes = hash_words(text, edges[:-1], edges[1:] - 1)
+    tables = np.zeros(int(_FEW) + 1, bool), np.zeros(int(_LOW) + 1, bool)
+    for table, low in zip(tables, (_FEW, _LOW), strict=True):
+        table[hashes & low] = True
+    return tables
 
 
 _TEXT = rb'"(?:[^"\\\n]++|\\.)*+"?'
@@ -230,14 +303,20 @@ def _pattern(language: str) -> re.Pattern[bytes]:
     return re.compile(b"|".join(parts), re.DOTALL)
 
 
-def _find_literals(text: bytes, language: str) -> NDArray[np.uint8]:
+def _find_literals(whole: _Texts) -> NDArray[np.uint8]:
     """Return for each byte what it is in: `_CODE`, `_STRING`, `_IMPORT` or `_COMMENT`."""
-    spans = (match.span() for match in _pattern(language).finditer(text))
-    bounds = np.array([0, *chain.from_iterable(spans), len(text)], np.int64)
-    kinds = np.zeros(len(bounds) - 1, np.uint8)
-    kinds[1::2] = _OPENERS[np.frombuffer(text, np.uint8)[bounds[1:-1:2]]]
+    spans = [
+        match.span()
+        for language, (start, end) in zip(
+            whole.languages, pairwise(whole.edges.tolist()), strict=True
+        )
+        for match in _pattern(language).finditer(whole.text, start, end)
+    ]
+    bounds = np.array([0, *chain.from_iterable(spans), len(whole.text)], np.int64)
+    kinds = np.full(len(bounds) - 1, _CODE, np.uint8)
+    kinds[1::2] = _OPENERS.take(whole.data.take(bounds[1:-1:2]))
     literals = kinds.repeat(bounds[1:] - bounds[:-1])
-    holes = [m.span() for m in _HOLES.finditer(text)]
+    holes = [match.span() for match in _HOLES.finditer(whole.text)]
     if holes:
         edges = literals[np.array(holes) - (0, 1)]
         for place in np.flatnonzero((edges == _STRING).all(axis=1)).tolist():

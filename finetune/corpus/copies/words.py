@@ -45,10 +45,10 @@ def hash_words(text: bytes, starts: Places, ends: Places) -> Hashes:
     """
     eights = np.ndarray(len(text) - 7, "<u8", text, strides=(1,))
     sizes = ends - starts
-    hashes = (eights[starts] & _MASKS[np.minimum(sizes, 8)]) * _STEPS[1] + sizes.view(np.uint64)
+    hashes = (eights[starts] & _MASKS.take(sizes, mode="clip")) * _STEPS[1] + sizes.view(np.uint64)
     long = (sizes > 8).nonzero()[0]
-    more = eights[starts[long] + 8] & _MASKS[np.minimum(sizes[long] - 8, 8)]
-    hashes[long] += more * _STEPS[2] + eights[ends[long] - 8] * _STEPS[3]
+    more = eights[starts.take(long) + 8] & _MASKS.take(sizes.take(long) - 8, mode="clip")
+    hashes[long] += more * _STEPS[2] + eights[ends.take(long) - 8] * _STEPS[3]
     return _mix(hashes)
 
 

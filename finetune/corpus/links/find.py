@@ -30,6 +30,8 @@ MAX_STRETCHES = 256
 _NEAR = 128
 _WORD = re.compile(r"\b[^\W\d_]\w{2,39}\b")
 _WORD_BYTES = 8_192
+_PART = re.compile(rb"[^\s,:\"'<>*]+")
+"""What a reader of imports takes as it stands; between such parts are its own signs."""
 _RANGE = attrgetter("byte_range")
 
 
@@ -58,7 +60,7 @@ def find_links(text: bytes, language: str) -> Links:
         FimError: the file took too long to parse.
     """
     if language not in LINK_ROWS or not has_grammar(language):
-        return Links(words=_common_words(text))
+        return Links(words=common_words(text))
     captures = _captures(parse_file(text, language).root, text, language)
     row = LINK_ROWS[language]
     nodes = sorted(captures.get("import", ()), key=_RANGE)[:MAX_NODES]
@@ -74,8 +76,17 @@ def find_links(text: bytes, language: str) -> Links:
         package=package if len(package) <= MAX_NAME else "",
         definitions=definitions,
         names=_commonest(uses, set(definitions)),
-        words=() if found else _common_words(text),
+        words=() if found else common_words(text),
     )
+
+
+def is_said(links: Links, text: bytes) -> bool:
+    """Whether a text holds all that links name, but for their words.
+
+    A name that was replaced in it, as a secret is, it does not hold.
+    """
+    names = (*links.imports, *links.late_imports, links.package, *links.definitions, *links.names)
+    return all(part in text for part in set(_PART.findall("\n".join(names).encode())))
 
 
 def _captures(
@@ -144,6 +155,7 @@ def _by_count(uses: Counter[str]) -> Iterator[tuple[str, int]]:
     yield from sorted(uses.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _common_words(text: bytes) -> tuple[str, ...]:
+def common_words(text: bytes) -> tuple[str, ...]:
+    """Return `Links.words` of a text."""
     counts = Counter(_WORD.findall(text[:_WORD_BYTES].decode("utf-8", "replace")))
     return tuple(word for word, _ in list(_by_count(counts))[:MAX_NAMES])

@@ -150,7 +150,6 @@ def _is_somebodys(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> boo
     )
 
 
-_INTERNAL = (b".internal", b".local", b".corp", b".lan", b".intranet")
 _ABOUT_HOSTS = re.compile(
     rb"(?i)(?:host|server|domain|url|uri|addr|address|endpoint|dns|node|@)\W*$"
 )
@@ -162,9 +161,7 @@ _PACKAGES = re.compile(
 
 
 def _url_host(text: bytes, hit: Hit) -> Iterator[tuple[int, int]]:
-    host = text[hit.start : hit.end].rstrip(b".-_")
-    if host.lower().endswith(_INTERNAL):
-        yield hit.start, hit.start + len(host)
+    yield hit.start, hit.end
 
 
 def _host(text: bytes, hit: Hit) -> Iterator[tuple[int, int]]:

@@ -54,8 +54,8 @@ def letters(document: Document, filters: Filters) -> Reason | None:
     """Drop files of figures and marks, whose letters are few."""
     if not filters.min_letters or not _is_judged(document):
         return None
-    _, text = _without_blanks(document.text)
-    share = (len(text) - len(text.translate(None, _LETTERS))) / len(document.text)
+    text = document.text
+    share = (len(text) - len(text.translate(None, _LETTERS))) / len(text)
     if share >= filters.min_letters:
         return None
     return Reason(name="few-letters", detail=f"letters {share:.0%} < {filters.min_letters:.0%}")
@@ -140,6 +140,8 @@ _FEWEST_LINES = 100
 _GRAM = 48
 _FEWEST_GRAMS = 200
 _GRAM_STARTS = _marks(b"({[")
+_GLANCE = 0.4
+"""Share of a file's lines or pieces that is looked at first: it tells most files."""
 
 
 def repeated_lines(document: Document, filters: Filters) -> Reason | None:
@@ -151,7 +153,10 @@ def repeated_lines(document: Document, filters: Filters) -> Reason | None:
         return None
     solid, without_digits = _without_blanks(document.text)
     size = len(document.text) - (len(solid) - len(without_digits)) - (len(rows) - 1)
-    share = 1 - sum(map(len, set(rows))) / max(1, size)
+    for seen in (rows[: int(_GLANCE * len(rows))], rows):
+        share = 1 - sum(map(len, set(seen))) / max(1, size)
+        if share <= filters.max_repeated_lines:
+            return None
     return _reason("repeated-lines", "repeated lines", share, filters.max_repeated_lines)
 
 
@@ -167,7 +172,10 @@ def repeated_ngrams(document: Document, filters: Filters) -> Reason | None:
     if marks.count(1) < _FEWEST_GRAMS:
         return None
     starts = np.flatnonzero(np.frombuffer(marks, np.int8)).tolist()
-    share = 1 - len({text[start : start + _GRAM] for start in starts}) / len(starts)
+    for seen in (starts[: int(_GLANCE * len(starts))], starts):
+        share = 1 - len({text[start : start + _GRAM] for start in seen}) / len(starts)
+        if share <= filters.max_repeated_ngrams:
+            return None
     return _reason("repeated-ngrams", "repeated pieces", share, filters.max_repeated_ngrams)
 
 

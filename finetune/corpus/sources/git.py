@@ -89,6 +89,15 @@ def resolve_commit(folder: str | Path, ref: str) -> Commit:
     return Commit(id=name.decode(), committed_at=_seconds(seconds))
 
 
+def has_commit(folder: str | Path) -> bool:
+    """Whether a repository has a branch, a tag or a commit at hand, or cannot be asked."""
+    found = call(folder, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    if found.returncode == 0:
+        return True
+    listed = call(folder, "for-each-ref", "--count=1")
+    return bool(listed.returncode or listed.stdout)
+
+
 def read_blobs(
     folder: str | Path,
     commit: str,

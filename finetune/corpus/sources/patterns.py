@@ -13,6 +13,8 @@ def clean_path(path: str | bytes) -> str:
     """
     raw = path if isinstance(path, bytes) else path.encode("utf-8", "backslashreplace")
     text = raw.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda m: ascii(m[0])[1:-1], text)
 
 

@@ -46,16 +46,21 @@ class Found:
 
 
 def expand_sources(
-    sources: Sequence[Source], cache: Path, fetch: bool = True
+    sources: Sequence[Source],
+    cache: Path,
+    fetch: bool = True,
+    leave_out: Callable[[str], object] = lambda place: None,
 ) -> tuple[Source, ...]:
     """Return one source per place: globs as what they match, sorted, URLs as their clones.
 
-    Every source has a name; unlike `unique_names`, two may be called the same.
+    Every source has a name; unlike `unique_names`, two may be called the same. Repositories that a
+    glob matches and that have no commit yet are left out.
 
     Args:
         sources: of the recipe.
         cache: folder of the run; clones live in its `clones`.
         fetch: whether clones are made and updated; False never uses the network.
+        leave_out: gets the path of each repository that is left out.
 
     Raises:
         FimError: nothing matches, a URL cannot be cloned or is not cloned yet, or it is none of
@@ -71,11 +76,11 @@ def expand_sources(
             name = source.name or url_name(source.git)
             expanded.append(replace(source, git=str(clone), name=name))
         else:
-            expanded += _expand_glob(source)
+            expanded += _expand_glob(source, leave_out)
     return tuple(expanded)
 
 
-def _expand_glob(source: Source) -> list[Source]:
+def _expand_glob(source: Source, leave_out: Callable[[str], object]) -> list[Source]:
     key, place = source_key(source), str(source_path(source))
     if "://" in getattr(source, key):  # not shown: it may hold a password
         raise FimError(f"corpus.sources: {key!r} takes no URL; only 'git' does")
@@ -83,8 +88,13 @@ def _expand_glob(source: Source) -> list[Source]:
         return [replace(source, name=source.name or _last_part(source))]
     is_place = {"git": _is_repository, "folder": os.path.isdir}.get(key, os.path.isfile)
     places = sorted(filter(is_place, glob.glob(place, recursive=True)))
+    empty = [place for place in places if key == "git" and not git.has_commit(place)]
+    for place in empty:
+        leave_out(place)
+    places = [place for place in places if place not in empty]
     if not places:
         kind = {"git": "repository", "folder": "folder"}.get(key, "file")
+        kind += " with a commit" if empty else ""
         raise FimError(f"{place}: no {kind} matches; correct corpus.sources")
     matches = [replace(source, **{key: place, "name": ""}) for place in places]
     prefix = f"{source.name}-" if source.name else ""
