@@ -17,13 +17,15 @@ QUICKSTART := recipes/quickstart.yaml "corpus.sources.0.git=$(REPO)" "name=$(RUN
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart control test lint bench clean
+.PHONY: help quickstart control tiny-base test soak lint bench clean
 
 help:
-	@echo "make quickstart            train a tiny model and measure it, on this machine's processor"
+	@echo "make quickstart            tune a tiny model and measure it, on this machine's processor"
 	@echo "make quickstart REPO=PATH  the same on a git repository of yours"
 	@echo "make control               the same for an adapter trained on other code; takes REPO"
+	@echo "make tiny-base             train that tiny model again; an hour, fetches 130 MB of code"
 	@echo "make test                  all tests; more arguments in PYTEST_ARGS"
+	@echo "make soak                  kill 200 training runs, and start one in every state of its folder"
 	@echo "make lint                  ruff: rules and formatting"
 	@echo "make bench                 speed and memory, as ratios; forty minutes, fetches 95 MB of code"
 	@echo "make clean                 delete .venv, caches and dist/; runs/ stays"
@@ -43,7 +45,6 @@ help:
 	@touch $@
 
 quickstart: .venv/.installed
-	.venv/bin/sfim run recipes/quickstart-base.yaml
 	.venv/bin/sfim run $(QUICKSTART)
 
 control: quickstart
@@ -51,8 +52,17 @@ control: quickstart
 	.venv/bin/sfim evaluate $(QUICKSTART) evaluate.control=runs/quickstart-control
 	.venv/bin/sfim report "runs/$(RUN)"
 
+tiny-base: .venv/.installed
+	.venv/bin/python bench/fetch.py recipes/tiny-base/packages.csv
+	OMP_NUM_THREADS=1 .venv/bin/sfim run recipes/tiny-base.yaml
+	OMP_NUM_THREADS=1 .venv/bin/sfim run recipes/tiny-base-infill.yaml
+	cp runs/tiny-base-infill/model/* recipes/tiny-base/
+
 test: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+
+soak: .venv/.installed
+	OMP_NUM_THREADS=1 .venv/bin/python tests/soak.py
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -1,14 +1,18 @@
-"""Real code for the benchmarks, from the package registries.
+"""Real code from the package registries: for the benchmarks, and for the base that is shipped.
 
     python bench/fetch.py
+    python bench/fetch.py recipes/tiny-base/packages.csv
 
-Downloads source packages of fixed versions from PyPI and npm, about 95 MB, checks their digests and
-unpacks them under ~/.cache/sfim-bench/LANGUAGE/, once: 190 MB of different files. Licences differ
-by package: they are for measuring. Python's files are those of the standard library and of what is
-installed beside it.
+Downloads source packages of fixed versions from PyPI, npm and Debian, checks their digests and
+unpacks them under ~/.cache/sfim-bench/, once. Without a table: about 95 MB for the benchmarks, as
+LANGUAGE/PACKAGE, 190 MB of different files whose licences differ: they are for measuring. Python's
+files are those of the standard library and of what is installed beside it. With a table: what it
+lists, all of it under the licences it names, as FOLDER_OF_THE_TABLE/USE/LANGUAGE/PACKAGE.
 """
 
 import base64
+import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -16,6 +20,7 @@ import re
 import sys
 import sysconfig
 import tarfile
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -52,24 +57,42 @@ def folders(language: str) -> list[Path]:
     return [CACHE / language]
 
 
-def fetch(language: str, registry: str, name: str, version: str) -> Path:
+def fetch(language: str, registry: str, name: str, version: str, sha256: str = "") -> Path:
     """Download and unpack one package, unless it is there.
 
+    Args:
+        language: folder of the cache, or folders with `/` between them.
+        registry: `npm`, `pypi` or `debian`, the source package.
+        name: of the package.
+        version: of the package.
+        sha256: of the archive; empty takes the digest that the registry gives.
+
+    Returns:
+        The package's folder.
+
     Raises:
-        SystemExit: its digest is not the one the registry gives.
+        SystemExit: the digest is another one.
     """
-    folder = CACHE / language / f"{name}-{version}"
+    folder = CACHE / language / f"{name.replace('/', '+')}-{version}"
     if folder.is_dir():
         return folder
-    url, algorithm, digest = {"npm": _from_npm, "pypi": _from_pypi}[registry](name, version)
+    url, algorithm, digest = _REGISTRIES[registry](name, version)
     data = _read(url)
+    if sha256:
+        algorithm, digest = "sha256", bytes.fromhex(sha256)
     if hashlib.new(algorithm, data).digest() != digest:
         sys.exit(f"error: {url}: wrong {algorithm}; try again")
-    partial = folder.with_suffix(".partial")
+    partial = folder.with_name(f"{folder.name}.partial")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         archive.extractall(partial, filter="data")
     partial.rename(folder)
     return folder
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a table of packages: `use,language,registry,package,version,licence,sha256`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _from_npm(name: str, version: str) -> tuple[str, str, bytes]:
@@ -87,15 +110,36 @@ def _from_pypi(name: str, version: str) -> tuple[str, str, bytes]:
     return urllib.parse.urljoin(index, link[1]), "sha256", bytes.fromhex(link[2])
 
 
+def _from_debian(name: str, version: str) -> tuple[str, str, bytes]:
+    """Its pool has no digest to look up: the table gives it."""
+    folder = name[: 4 if name.startswith("lib") else 1]
+    pool = f"https://deb.debian.org/debian/pool/main/{folder}/{name}/"
+    for suffix in ("xz", "gz"):
+        url = f"{pool}{name}_{urllib.parse.quote(version)}.orig.tar.{suffix}"
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=60).close()
+            return url, "sha256", b""
+    sys.exit(f"error: {pool}: no source package of version {version}")
+
+
+_REGISTRIES = {"npm": _from_npm, "pypi": _from_pypi, "debian": _from_debian}
+
+
 def _read(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read()
 
 
 def main() -> None:
-    """Fetch everything."""
-    for package in PACKAGES:
-        print(fetch(*package))
+    """Fetch what a table lists, or what the benchmarks read."""
+    if not sys.argv[1:]:
+        for package in PACKAGES:
+            print(fetch(*package))
+        return
+    table = Path(sys.argv[1])
+    for row in read_table(table):
+        place = f"{table.resolve().parent.name}/{row['use']}/{row['language']}"
+        print(fetch(place, row["registry"], row["package"], row["version"], row["sha256"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """From a folder of code to packs in memory, with any tokenizer that has FIM sentinels.
 
-    python examples/pack_a_folder.py fim runs/quickstart-base/model
+    python examples/pack_a_folder.py fim recipes/tiny-base
 
 Prints how full the packs are, and proves that sentinel strings in the code stay text.
 """
@@ -42,4 +42,4 @@ def main(folder: str, tokenizer_name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:3] if len(sys.argv) > 2 else ["fim", "runs/quickstart-base/model"]))
+    main(*(sys.argv[1:3] if len(sys.argv) > 2 else ["fim", "recipes/tiny-base"]))
