@@ -1,4 +1,4 @@
-"""Block-diagonal attention over packs without a mask, and the proof that samples stay apart.
+"""Block-diagonal attention over packs without a mask.
 
 transformers finds the samples of a pack only while no attention mask and no cache is in play, and
 then builds a dense mask of length x length. Ours takes the boundaries from the collator: on CUDA
@@ -6,24 +6,32 @@ the FlashAttention kernels inside torch, elsewhere one call of scaled-dot-produc
 sample. 8,192 tokens of 9 samples, forward and backward on a CPU: 0.3 s against 3.4 s with a mask.
 """
 
+import inspect
 import sys
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import dropout as drop
+from torch.nn.functional import pad, scaled_dot_product_attention, softmax
+from transformers import AttentionInterface
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from fim import FimError
 
 BLOCKS = "sfim_blocks"
 """Name under which transformers knows `block_attention`."""
-_MASKED = ("sdpa", "eager")
-"""Right, but with a dense mask: memory grows with the square of the pack."""
+_ON_GPU = ("flash_attention_2", "flash_attention_3", "flex_attention")
+"""transformers' attentions that follow boundaries without a dense mask; none trains on a CPU."""
+_HALF = (torch.float16, torch.bfloat16)
+_GROUPED_KERNEL = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""Newer than 2.11, torch's kernel takes fewer key heads than query heads."""
 
 
 def choose_attention(asked: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
-    """Name the transformers attention for packed training.
+    """Name the transformers attention for packed training; dense masks only if asked for, aloud.
 
     Args:
         asked: `model.attention` of the recipe.
@@ -31,31 +39,36 @@ def choose_attention(asked: str, device: torch.device, dtype: torch.dtype | None
         dtype: of the weights; flash-attn has kernels for half precision only.
 
     Raises:
-        FimError: unknown name.
+        FimError: unknown name, or one that cannot train here.
     """
+    if asked == "auto" and device.type == "cuda" and dtype in (None, *_HALF):
+        return _installed_flash_attention(device) or BLOCKS
     if asked in ("auto", "blocks"):
-        half = dtype in (None, torch.float16, torch.bfloat16)
-        if asked == "auto" and device.type == "cuda" and half and _has_flash_attention():
-            return "flash_attention_2"
         return BLOCKS
-    if asked in (*_MASKED, "flash_attention_2", "flash_attention_3"):
-        if asked in _MASKED:
-            print(  # noqa: T201
-                f"attention {asked}: a dense mask is built for every pack; "
-                "model.attention=blocks needs none",
-                file=sys.stderr,
-            )
-        return asked
-    raise FimError(
-        f"model.attention: unknown {asked!r}; known: auto, blocks, sdpa, eager, "
-        "flash_attention_2, flash_attention_3"
+    if asked == "sdpa":
+        _warn_of_masks()
+    elif asked not in _ON_GPU:
+        known = ", ".join(("auto", "blocks", *_ON_GPU, "sdpa"))
+        raise FimError(f"model.attention: unknown {asked!r}; known: {known}")
+    elif device.type != "cuda":
+        raise FimError(f"model.attention: {asked} cannot train on a CPU; set it to blocks")
+    return asked
+
+
+def _installed_flash_attention(device: torch.device) -> str | None:
+    """The package's newest kernels that this GPU runs: those of version 3 are Hopper's."""
+    if is_flash_attn_3_available() and torch.cuda.get_device_capability(device)[0] == 9:
+        return "flash_attention_3"
+    return "flash_attention_2" if is_flash_attn_2_available() else None
+
+
+@cache
+def _warn_of_masks() -> None:
+    print(  # noqa: T201
+        "attention sdpa: a dense mask is built for every pack, and memory grows with the square "
+        "of its length; model.attention=blocks needs none",
+        file=sys.stderr,
     )
-
-
-def _has_flash_attention() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("flash_attn") is not None
 
 
 def block_attention(
@@ -68,6 +81,7 @@ def block_attention(
     dropout: float = 0.0,
     cu_seq_lens_q: torch.Tensor | None = None,
     max_length_q: int | None = None,
+    position_ids: torch.Tensor | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
@@ -79,19 +93,20 @@ def block_attention(
         module: the attention layer.
         query: `(1, heads, length, dim)`.
         key: `(1, key_heads, length, dim)`.
-        value: `(1, key_heads, length, dim)`.
+        value: `(1, key_heads, length, value_dim)`.
         attention_mask: must be `None`.
         scaling: factor of the scores, `None` for `dim ** -0.5`.
         dropout: probability of dropping a weight.
         cu_seq_lens_q: `int32`, `(samples + 1,)`: where each sample starts, and the length.
         max_length_q: tokens of the longest sample.
+        position_ids: `(1, length)`, each sample from 0; read where a model passes them alone.
         sliding_window: tokens a query may look back, itself included.
-        softcap: not supported.
+        softcap: scores are kept within plus and minus this; no kernel here does it.
         s_aux: attention sinks, not supported.
         kwargs: what other implementations need.
 
     Returns:
-        Output of shape `(1, length, heads, dim)`, and no weights.
+        Output of shape `(1, length, heads, value_dim)`, and no weights.
 
     RoPE can leave float32 queries and keys beside bfloat16 values; all take the values' dtype,
     which is that of the output projection.
@@ -99,42 +114,100 @@ def block_attention(
     Raises:
         FimError: sample boundaries are missing, or the model asks for what this cannot do.
     """
+    if cu_seq_lens_q is None and position_ids is not None:
+        cu_seq_lens_q, max_length_q = _boundaries(position_ids)
     if cu_seq_lens_q is None or query.shape[0] != 1 or attention_mask is not None:
         raise FimError("packed attention needs one flat row with cu_seq_lens_q and no mask")
-    if softcap is not None:
-        raise FimError("this model caps attention scores; set model.attention=eager")
     if s_aux is not None:
         raise FimError("this model has attention sinks, which packed attention would drop")
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
+    dropout = dropout if module.training else 0.0
+    if softcap is None and not dropout and _fits_kernel(query, value):
         return _varlen(query, key, value, scaling, cu_seq_lens_q, max_length_q, sliding_window)
-    edges = cu_seq_lens_q.tolist()
-    outputs = [
-        scaled_dot_product_attention(
-            query[:, :, start:end],
-            key[:, :, start:end],
-            value[:, :, start:end],
-            attn_mask=_band(end - start, sliding_window, query.device),
-            is_causal=not _is_banded(end - start, sliding_window),
-            dropout_p=dropout if module.training else 0.0,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for start, end in pairwise(edges)
+    if softcap is not None or query.is_cuda:  # there, few key heads mean a slow kernel
+        key, value = _repeat_heads(query, key, value)
+    outputs = []
+    for first, last, back in _tiles(cu_seq_lens_q, sliding_window):
+        states = query[:, :, first:last], key[:, :, back:last], value[:, :, back:last]
+        band = None
+        if back < first:
+            band = _band(sliding_window, query.device)[: last - first, : last - back]
+        if softcap is not None:
+            output = _capped(*states, band, dropout, scaling, softcap)
+        else:
+            output = scaled_dot_product_attention(
+                *states, band, dropout, is_causal=band is None, scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )  # fmt: skip
+        outputs.append(output.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
+
+
+@lru_cache(maxsize=2)
+def _boundaries(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Find where samples start: once per step, for all layers are given the same tensor."""
+    starts = (position_ids[0] == 0).nonzero().flatten()
+    edges = pad(starts, (0, 1), value=position_ids.shape[1]).to(torch.int32)
+    return edges, int(edges.diff().max())
+
+
+@lru_cache(maxsize=4)
+def _tiles(cu_seq_lens: torch.Tensor, window: int | None) -> list[tuple[int, int, int]]:
+    """Cut samples into runs of at most a window, so that no mask is as long as a sample.
+
+    Kept for the tensor itself, which all layers of a step share: one transfer from the device.
+
+    Returns:
+        First query, one past the last query, and first key of each tile.
+    """
+    return [
+        (first, min(first + (window or end), end), max(start, first - (window or end) + 1))
+        for start, end in pairwise(cu_seq_lens.tolist())
+        for first in range(start, end, window or end)
     ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 
-def _is_banded(length: int, window: int | None) -> bool:
-    return window is not None and length > window
+@lru_cache(maxsize=2)
+@torch.inference_mode(False)  # it outlives the forward it was made for
+def _band(window: int, device: torch.device) -> torch.Tensor:
+    """The mask of a tile that looks back into the one before: 32 MiB for a window of 4,096."""
+    mask = torch.ones(window, 2 * window - 1, dtype=torch.bool, device=device)
+    return mask.triu().tril(window - 1)
 
 
-def _band(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """The mask of a sample that is longer than the sliding window."""
-    if not _is_banded(length, window):
-        return None
-    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return causal.triu(1 - window)
+def _repeat_heads(query: torch.Tensor, *states: torch.Tensor) -> list[torch.Tensor]:
+    return [x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in states]
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    cap: float,
+) -> torch.Tensor:
+    """Attention by its formula, scores softly capped as in Gemma 2; arguments as for SDPA."""
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+        mask = mask.tril()
+    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = (cap * torch.tanh(scores / cap)).masked_fill(~mask, float("-inf"))
+    weights = softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return drop(weights.to(value.dtype), dropout) @ value
+
+
+def _fits_kernel(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's FlashAttention takes these states."""
+    dim = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in _HALF
+        and dim <= 256
+        and dim % 8 == 0
+        and value.shape[-1] <= dim
+    )
 
 
 def _varlen(
@@ -143,98 +216,21 @@ def _varlen(
     value: torch.Tensor,
     scaling: float | None,
     cu_seq_lens: torch.Tensor,
-    max_length: int | None,
+    longest: int,
     window: int | None,
 ) -> tuple[torch.Tensor, None]:
     """The variable-length FlashAttention kernel of torch >= 2.11, in `(length, heads, dim)`."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    groups = query.shape[1] // key.shape[1]
-    query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-    if groups > 1:  # torch 2.11 has no grouped heads here
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    longest = max_length or int(cu_seq_lens.diff().max())
+    grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if _GROUPED_KERNEL else {}
+    if not grouped:
+        key, value = _repeat_heads(query, key, value)
+    dim = value.shape[-1]
+    value = pad(value, (0, query.shape[-1] - dim))  # latent attention has shorter values
     output = varlen_attn(
-        query.contiguous(), key.contiguous(), value.contiguous(),
+        *(x[0].transpose(0, 1).contiguous() for x in (query, key, value)),
         cu_seq_lens, cu_seq_lens, longest, longest,
-        scale=scaling, window_size=(-1 if window is None else window - 1, 0),
+        scale=scaling, window_size=(-1 if window is None else window - 1, 0), **grouped,
     )  # fmt: skip
-    return output.unsqueeze(0), None
+    return output[None, ..., :dim], None
 
 
 AttentionInterface.register(BLOCKS, block_attention)
-
-
-@torch.no_grad()
-def check_isolation(model: PreTrainedModel, collate: Any) -> None:
-    """Refuse a model whose samples see each other in a pack.
-
-    Two samples are packed by the run's own collator. Other tokens in the first must not move the
-    second's logits, the second alone must give the same, and so must the model's eager attention:
-    `block_attention` does not know what a model of tomorrow passes to it.
-
-    Args:
-        model: as it will be trained, on its device.
-        collate: the run's collator.
-
-    Raises:
-        FimError: samples leak; names the model, the attention and the way out.
-    """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
-    first, other, second = (
-        torch.randint(vocabulary, (length,), generator=generator).tolist()
-        for length in (17, 17, 23)
-    )
-    was_training = model.training
-    name = model.config._attn_implementation
-    who = f"{model.config.model_type} with attention {name!r}"
-    way_out = "tune a model family that supports packing"
-    if name != BLOCKS:
-        way_out = f"set model.attention=blocks or {way_out}"
-    model.eval()
-    try:
-        packed = _second_logits(model, collate, [first, second])
-        moved = _second_logits(model, collate, [other, second])
-        alone = _second_logits(model, collate, [second])
-        eager = _eager_logits(model, collate, [second]) if name == BLOCKS else alone
-    except torch.OutOfMemoryError:
-        raise
-    except (ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FimError(f"{who} cannot run a pack ({first_line}); {way_out}") from None
-    finally:
-        model.train(was_training)
-    if not alone.isfinite().all():
-        raise FimError(f"{who}: its logits are not finite; its weights are damaged")
-    scale = alone.abs().max().clamp(min=1e-6)
-    # many models take the softmax in float32 whatever their dtype; a leak moves a tenth and more
-    tolerance = {torch.float64: 1e-5, torch.float32: 1e-4}.get(model.dtype, 5e-2)
-    moved_by = max((packed - other).abs().max().item() for other in (moved, alone)) / scale.item()
-    if not moved_by <= tolerance:
-        raise FimError(
-            f"{who} lets the samples of a pack see each other (logits move by "
-            f"{moved_by:.2g} of the largest); {way_out}"
-        )
-    if not (eager - alone).abs().max() <= tolerance * scale:
-        raise FimError(f"{who} computes something else than the model's own attention; {way_out}")
-
-
-def _eager_logits(model: PreTrainedModel, collate: Any, samples: list[list[int]]) -> torch.Tensor:
-    name = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        return _second_logits(model, collate, samples)
-    finally:
-        model.set_attn_implementation(name)
-
-
-def _second_logits(model: PreTrainedModel, collate: Any, samples: list[list[int]]) -> torch.Tensor:
-    """Logits of the last sample, from a pack of all of them."""
-    ids = [token for sample in samples for token in sample]
-    lengths = [len(sample) for sample in samples]
-    batch = collate([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
-    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
-    labels = batch.pop("labels")
-    assert labels.shape == batch["input_ids"].shape
-    return model(**batch, use_cache=False).logits[0, -lengths[-1] :].double()

@@ -284,7 +284,7 @@ class _Checker:
         split = document["split"]
         wanted = {
             (epoch, window)
-            for epoch in range(self.run.epochs(split))
+            for epoch in self.run.epochs(document)
             for window in range(self._num_windows(document, epoch))
         }
         found = Counter((row.epoch, row.window) for row in rows if row.split == split)

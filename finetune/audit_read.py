@@ -1,6 +1,6 @@
 """A built run as it stands on the disk: its documents, its rows of samples, and their tokens."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fim import FORMATS, FimError
+from finetune.anneal import Decay, plan_decay
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
 from finetune.store import read_json
@@ -83,9 +84,20 @@ class BuiltRun:
         """Whether the run has packs of a split."""
         return (self.folder / "packs" / split).is_dir()
 
-    def epochs(self, split: str) -> int:
-        """Epochs whose samples a split holds."""
-        return self.recipe.train.epochs if split == "train" else 1
+    def epochs(self, document: Mapping[str, Any]) -> list[int]:
+        """Epochs that draw from a document."""
+        if document["split"] != "train":
+            return [0]
+        passes = range(self.recipe.train.epochs)
+        if not self.decay:
+            return [*passes]
+        facts = (document[name] for name in ("id", "repo", "language"))
+        return [*passes, *self.decay.epochs_of(*facts)]
+
+    @cached_property
+    def decay(self) -> Decay | None:
+        """The epochs of the decay phase, if it has a mix of its own."""
+        return plan_decay(self.recipe.train, self.folder / "corpus", self.recipe.fim.seed)
 
     def packs(self, split: str) -> "Packs":
         """Open the packs of a split."""

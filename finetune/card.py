@@ -12,6 +12,8 @@ import yaml
 from fim import ProvedFormat
 from fim.formats import Text
 from fim.repository import header_pieces
+from finetune.adapters import ADAPTERS
+from finetune.card_servers import servers
 from finetune.model import read_run, tuned_folder
 from finetune.recipe import Recipe
 from finetune.report import METRICS
@@ -20,7 +22,6 @@ from finetune.tokenizer import load_format, load_tokenizer
 
 BASE_FOLDER = "BASE_FOLDER"
 """Stands for a base that is on no hub."""
-_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _ORDERS = {"psm": "prefix, suffix, middle (PSM)", "spm": "suffix, prefix, middle (SPM)"}
 
 
@@ -39,6 +40,8 @@ class _Facts:
     manifest: Mapping[str, Any]
     stats: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    adapter: Mapping[str, Any]
+    """What PEFT is told of the adapter; empty for full weights."""
 
     @property
     def full(self) -> bool:
@@ -89,6 +92,7 @@ def model_card(run: Path, to: str = "ORG/NAME") -> str:
         manifest=read_json(folder / MANIFEST),
         stats=_read(run / "packs" / "stats.json"),
         metrics=_read(run / "metrics.json"),
+        adapter=_read(folder / "adapter_config.json"),
     )
     sections = (
         _head, _prompt, _use, _servers, _data, _settings, _results, _privacy, _versions
@@ -121,11 +125,12 @@ def _head(facts: _Facts) -> str:
         base = f"`{name}`, a local model whose weights have the SHA-256 `{digest}`"
     else:
         base = "a local model"
-    made = {
-        "scratch": "A model trained from random weights",
-        "full": f"All weights of {base}, tuned",
-        "lora": f"A LoRA adapter for {base}",
-    }["scratch" if facts.recipe.model.scratch else facts.recipe.model.adapter]
+    if facts.recipe.model.scratch:
+        made = "A model trained from random weights"
+    elif facts.full:
+        made = f"All weights of {base}, tuned"
+    else:
+        made = f"A {ADAPTERS[facts.recipe.model.adapter].label} adapter for {base}"
     return (
         f"# Structured FIM {what}\n\n{made}. It completes code at the cursor and was tuned with "
         "structured fill-in-the-middle: the spans to fill follow the syntax tree of the file."
@@ -263,19 +268,7 @@ def _quoted(text: str) -> str:
 
 
 def _servers(facts: _Facts) -> str:
-    if facts.full:
-        return (
-            f"vLLM: `vllm serve {facts.to}`\n\n"
-            "llama.cpp: `python convert_hf_to_gguf.py MODEL_FOLDER --outfile model.gguf`"
-        )
-    base, rank = facts.base_place, facts.recipe.model.lora_r
-    allowed = next((one for one in _VLLM_RANKS if one >= rank), rank)
-    return (
-        f"vLLM: `vllm serve {base} --enable-lora --max-lora-rank {allowed} "
-        f"--lora-modules tuned={facts.to}`\n\n"
-        "llama.cpp: `python convert_lora_to_gguf.py ADAPTER_FOLDER --base BASE_FOLDER --outfile "
-        "adapter.gguf`, then `llama-server -m base.gguf --lora adapter.gguf`"
-    )
+    return servers(facts.to, facts.base_place, facts.recipe.model, facts.adapter)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -308,14 +301,18 @@ def _data(facts: _Facts) -> str:
 
 def _settings(facts: _Facts) -> str:
     model, fim, train = facts.recipe.model, facts.recipe.fim, facts.recipe.train
+    config = facts.adapter
     adapter = [] if facts.full else [
-        ("rank", str(model.lora_r)),
-        ("alpha", str(model.lora_alpha)),
-        ("dropout", str(model.lora_dropout)),
-        ("modules", f"`{model.lora_targets}`"),
+        ("rank", str(config["r"])),
+        ("alpha", f"{config['lora_alpha']:g}"),
+        ("dropout", str(config["lora_dropout"])),
+        ("modules", ", ".join(f"`{name}`" for name in config["target_modules"])),
+        ("continues", _adapter_name(model.adapter_from)),
+        ("trained sentinels", "yes" if config["trainable_token_indices"] else ""),
     ]  # fmt: skip
     rows = [
         *adapter,
+        ("rotary base", f"{model.rope_theta:g}" if model.rope_theta else ""),
         ("learning rate", f"{train.learning_rate:g}, {train.scheduler}"),
         ("epochs", str(train.epochs)),
         ("token limit", _number(train.max_tokens) if train.max_tokens else "none"),
@@ -328,6 +325,13 @@ def _settings(facts: _Facts) -> str:
         ("seeds", f"data {fim.seed}, training {train.seed}"),
     ]
     return "## Hyperparameters\n\n" + _table(("", ""), [row for row in rows if row[1]])
+
+
+def _adapter_name(place: str) -> str:
+    """A hub id; of a folder only that it was one."""
+    if not place:
+        return ""
+    return f"`{place}`" if is_hub_id(place) and not Path(place).exists() else "a local adapter"
 
 
 def _results(facts: _Facts) -> str:

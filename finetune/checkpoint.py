@@ -2,50 +2,115 @@
 
 transformers writes a checkpoint in place and resumes from the highest number, whole or not. Here a
 checkpoint is flushed, then marked complete; a run resumes from the newest marked one, and its log
-is cut back to that step, so that every step stands in it once.
+is cut back to that step, so that every step stands in it once. A checkpoint loses its mark before
+its files: what a kill leaves of it is never taken for a whole one.
 """
 
+import re
 import shutil
+from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, TrainerCallback
 
-from finetune.store import fsync_tree, write_text
+from finetune.store import fsync_path, fsync_tree, write_text
 
 COMPLETE = "COMPLETE"
 """File whose presence says that everything beside it was flushed to the disk before."""
+KEPT = 2
+"""Whole checkpoints that stay; while one is written there are three."""
 
 
 class MarkComplete(TrainerCallback):
     """Flush each checkpoint and mark it complete once every process has written its part."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Mark the checkpoint of the current step."""
+        """Mark the checkpoint of the current step, and delete those older than the one before."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            delete_older(Path(args.output_dir), state.best_global_step)
 
 
 def mark_complete(folder: Path) -> None:
     """Flush a checkpoint's files, then mark it."""
-    # a pickle of the arguments, which may hold a token; and cards that name paths
-    for name in ("training_args.bin", "README.md"):
-        (folder / name).unlink(missing_ok=True)
     fsync_tree(folder)
     write_text(folder / COMPLETE, "")
 
 
 def newest_complete(checkpoints: Path) -> Path | None:
     """Return the newest whole checkpoint and delete those that a crash left unfinished."""
-    numbered = {
-        int(folder.name.removeprefix("checkpoint-")): folder
-        for folder in checkpoints.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal()
-    }
+    numbered = _numbered(checkpoints)
     whole = {step: folder for step, folder in numbered.items() if (folder / COMPLETE).exists()}
     for step in numbered.keys() - whole.keys():
         shutil.rmtree(numbered[step])
     return whole[max(whole)] if whole else None
+
+
+def delete_older(checkpoints: Path, best: int | None = None) -> None:
+    """Delete all but the newest two checkpoints and that of the step `best`."""
+    numbered = _numbered(checkpoints)
+    for step in sorted(numbered)[:-KEPT]:
+        if step != best:
+            delete_checkpoint(numbered[step])
+
+
+def delete_checkpoint(folder: Path) -> None:
+    """Take the mark off before the files go."""
+    (folder / COMPLETE).unlink(missing_ok=True)
+    fsync_path(folder)
+    shutil.rmtree(folder)
+
+
+def _numbered(checkpoints: Path) -> dict[int, Path]:
+    folders = checkpoints.glob("checkpoint-*")
+    matches = ((re.fullmatch(r"checkpoint-(\d+)", folder.name), folder) for folder in folders)
+    return {int(match[1]): folder for match, folder in matches if match}
+
+
+def save_weights(
+    model: PreTrainedModel | PeftModel, state: Mapping[str, torch.Tensor] | None, folder: Path
+) -> None:
+    """Write what a run resumes from: no tokenizer, no card, no path of the base.
+
+    Args:
+        model: of a `PeftModel` only the adapter is written.
+        state: gathered weights of a sharded model; `None` takes the model's own.
+        folder: made where it is missing.
+    """
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder, state_dict=state)
+        return
+    # peft's own writes the base's path into a card and the config
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = get_peft_model_state_dict(model, state, save_embedding_layers=False)
+    weights = {name: weight.contiguous() for name, weight in weights.items()}
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = copy(model.peft_config["default"])
+    config.base_model_name_or_path = None
+    config.save_pretrained(str(folder))
+
+
+def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
+    """Bytes of a checkpoint, within 5 percent and some kilobytes.
+
+    Args:
+        model: of a `PeftModel` the weights that are trained count, else all.
+        optimizer: its state counts as it is, which is nothing before the first step.
+        steps: of the log that goes with it.
+    """
+    adapter = isinstance(model, PeftModel)
+    weights = [p for p in model.parameters() if p.requires_grad or not adapter]
+    moments = [
+        value for state in optimizer.state.values() for value in state.values()
+        if isinstance(value, torch.Tensor)
+    ]  # fmt: skip
+    tensors = [*weights, *moments]
+    framing = 300 * len(tensors) + 300 * steps + 2**15  # archives, the log, the random generators
+    return sum(t.numel() * t.element_size() for t in tensors) + framing

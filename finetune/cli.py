@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FimError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
+        return getattr(stop, "exit_code", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
@@ -91,6 +91,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--option", action="append", default=[], metavar="KEY=VALUE",
         help="argument of the executor, as partition=cpu and time=04:00:00 of slurm",
     )  # fmt: skip
+    add_json(sub)
+    sub = add("plan", plan, "memory, disk, steps and hours, before anything is spent", "RECIPE")
+    sub.add_argument("--gpus", type=_count, metavar="N", help="0: the CPU; default: those here")
+    sub.add_argument("--memory", type=_above_0, default=0.0, metavar="GIB", help="of each device")
     add_json(sub)
     add("train", train, "train on the packs, one process", "RECIPE")
     add_json(add("audit", audit, "derive every sample of a run again", "RUN"))
@@ -197,6 +201,15 @@ def audit(options: argparse.Namespace) -> None:
     print(json.dumps(result) if options.json else audit_summary(result))
     if broken := sum(result["violations"].values()):
         raise FimError(f"{run}: {broken} violations; prepare it again, or report them")
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Predict what a run takes."""
+    recipe = _recipe(options)
+    from finetune.plan import make_plan, plan_summary
+
+    predicted = make_plan(recipe, options.gpus, options.memory)
+    print(json.dumps(predicted) if options.json else plan_summary(predicted))
 
 
 def train(options: argparse.Namespace) -> None:

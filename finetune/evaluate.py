@@ -25,9 +25,9 @@ from fim import (
     pack_lengths,
 )
 from fim.spans import MIN_MIDDLE_BYTES
-from finetune.attention import choose_attention
 from finetune.complete import Completion, complete, served_order
 from finetune.corpus.build import read_documents
+from finetune.isolation import packed_attention
 from finetune.losses import token_losses
 from finetune.metrics import (
     Score,
@@ -282,12 +282,10 @@ def _measure_all(setting: _Setting, control: Path | None) -> Iterator[tuple[str,
 def _measure(model: Any, setting: _Setting, name: str) -> Result:
     """Complete every item, then take the loss of every MIDDLE and of whole files."""
     completions = _completions(model, setting, name)
-    attention = choose_attention(setting.recipe.model.attention, model.device, model.dtype)
-    model.set_attn_implementation(attention)
     capacity = setting.recipe.fim.max_length
-    middles = _losses(model, setting.middles, capacity, name)
-    pieces = _losses(model, setting.piece_tokens, capacity, name)
-    model.set_attn_implementation("sdpa")
+    with packed_attention(model, setting.recipe.model.attention):
+        middles = _losses(model, setting.middles, capacity, name)
+        pieces = _losses(model, setting.piece_tokens, capacity, name)
     scores = [
         _score(item, completion, losses)
         for item, completion, losses in zip(setting.items, completions, middles, strict=True)

@@ -2,25 +2,34 @@
 
 import hashlib
 import json
+import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
 from fim import FimError, ProvedFormat
+from finetune.adapters import (
+    add_adapter,
+    continue_adapter,
+    quiet_peft,
+    read_adapter_config,
+    save_adapter,
+)
+from finetune.isolation import refuse_leaking
+from finetune.positions import set_positions
 from finetune.recipe import Model, Recipe
 from finetune.store import read_json, sha256_file, write_json
 from finetune.tokenizer import load_or_refuse, save_tokenizer
@@ -42,18 +51,31 @@ def choose_dtype(model: Model, device: torch.device) -> torch.dtype:
 
 
 def load_base(
-    name: str, revision: str = "", *, attention: str = "sdpa", dtype: torch.dtype | None = None
+    name: str,
+    revision: str = "",
+    *,
+    attention: str | None = None,
+    dtype: torch.dtype | None = None,
+    rope_theta: float = 0.0,
+    max_length: int = 0,
+    quantized: BitsAndBytesConfig | None = None,
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model from a folder or the hub; safetensors only, never its code.
 
     Args:
         name: folder or hub id.
         revision: commit of the hub model.
-        attention: transformers' name of the attention implementation.
+        attention: of packed training; `None` leaves the choice to transformers.
         dtype: of the weights; `None` takes the checkpoint's.
+        rope_theta: base of the rotary frequencies; 0 keeps the model's.
+        max_length: tokens it is to take; a change of its config is said on stderr.
+        quantized: how to quantize it, on `device`.
+        device: where it goes; `None` leaves it on the CPU.
 
     Raises:
-        FimError: it cannot be had; says why in one line.
+        FimError: it cannot be had, has no such positions, or is known to mix the samples of a pack;
+            says why in one line.
     """
     config = load_or_refuse(
         lambda: AutoConfig.from_pretrained(
@@ -61,57 +83,68 @@ def load_base(
         ),
         name,
     )
-    return load_or_refuse(
+    if attention:
+        refuse_leaking(config, attention)
+    for line in set_positions(config, rope_theta, max_length):
+        if os.environ.get("RANK", "0") == "0":
+            print(line, file=sys.stderr)  # noqa: T201
+    base = load_or_refuse(
         lambda: AutoModelForCausalLM.from_pretrained(
             name,
             revision=revision or None,
             config=config,
             attn_implementation=attention,
             dtype=dtype or "auto",
+            quantization_config=quantized,
+            device_map={"": device} if device else None,
             use_safetensors=True,
             trust_remote_code=False,  # unset, transformers would ask on stdin
         ),
         name,
     )
+    for module in base.modules() if quantized else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would pack the weights at the first evaluation, and gradients end there
+            module.support_avx512bf16_for_cpu = False
+    return base
 
 
-def add_adapter(base: PreTrainedModel, model: Model) -> PeftModel:
-    """Put fresh LoRA matrices on a base, without new tokens or saved modules.
-
-    So the adapter loads in vLLM and llama.cpp, which refuse `modules_to_save`.
+def start_adapter(base: PreTrainedModel, model: Model, form: ProvedFormat) -> PeftModel:
+    """Put a fresh adapter on a base, or the one to be continued.
 
     Raises:
-        FimError: the base has no module of the names asked for.
+        FimError: the base has no module of the names asked for, or the adapter is another base's or
+            of another kind.
     """
-    targets: Any = model.lora_targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",")]
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=model.lora_r,
-        lora_alpha=model.lora_alpha,
-        lora_dropout=model.lora_dropout,
-        target_modules=targets,
-    )
-    try:
-        with _quiet_peft():
-            return get_peft_model(base, config)
-    except ValueError as error:
-        raise FimError(f"model.lora_targets: {str(error).splitlines()[0]}") from None
+    if not model.adapter_from:
+        ids = {part for layout in form.layouts.values() for part in layout if isinstance(part, int)}
+        return add_adapter(base, model, sorted(ids) if model.train_sentinels else ())
+    wanted = read_adapter_config(model.adapter_from).base_model_name_or_path or "an unknown base"
+    if model_identity(wanted) != base_identity(model):
+        raise FimError(
+            f"model.adapter_from: {model.adapter_from} was trained on {wanted}, but model.name is "
+            f"{base_identity(model)}; give its own base"
+        )
+    return continue_adapter(base, model.adapter_from)
 
 
 def base_identity(model: Model) -> str:
-    """Name a base so that no path leaves the machine.
+    """Name a base so that no path leaves the machine, see `model_identity`."""
+    return model_identity(model.name)
+
+
+def model_identity(place: str) -> str:
+    """Name a model or an adapter so that no path leaves the machine.
 
     Returns:
-        A hub id as it is; for a folder its bare name (of the run, for a run's model) and the
+        A hub id as it is; for a folder its bare name (of the run, for a run's result) and the
         sha256 of its weights, as in `quickstart-base@sha256:0f3c...`.
     """
-    folder = Path(model.name)
+    folder = Path(place)
     if not folder.is_dir():
-        return model.name
+        return place
     real = folder.resolve()
-    name = real.parent.name if real.name == "model" else real.name
+    name = real.parent.name if real.name in ("model", "adapter") else real.name
     weights = sorted(real.glob("*.safetensors"))
     digests = "".join(_digest(path) for path in weights)
     digest = digests if len(weights) == 1 else hashlib.sha256(digests.encode()).hexdigest()
@@ -148,11 +181,7 @@ def save_tuned(
         identity: written as the adapter's base, see `base_identity`.
     """
     if isinstance(model, PeftModel):
-        # "auto" would ask the hub whether the vocabulary grew; it never does here
-        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
-        config = read_json(folder / "adapter_config.json")
-        write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": identity})
-        (folder / "README.md").unlink(missing_ok=True)  # peft's card names the base's path
+        save_adapter(model, state, folder, identity)
     else:
         model.save_pretrained(folder, state_dict=state)
         config = read_json(folder / "config.json")
@@ -187,13 +216,14 @@ def load_tuned(recipe: Recipe, *, dtype: torch.dtype | None = None) -> PreTraine
         raise FimError(f"{recipe.folder}: not trained yet; run: sfim train RECIPE")
     if recipe.model.adapter == "full":
         return load_base(str(folder), dtype=dtype)
-    return load_adapter(
-        load_base(recipe.model.name, recipe.model.revision, dtype=dtype), folder, recipe.model
+    base = load_base(
+        recipe.model.name, recipe.model.revision, dtype=dtype, rope_theta=recipe.model.rope_theta
     )
+    return load_adapter(base, folder, recipe.model)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path, model: Model) -> PeftModel:
-    """Put a saved adapter on its base.
+    """Put a saved adapter on its base; one that was loaded with another rotary base is loaded anew.
 
     Raises:
         FimError: the adapter was trained on another base.
@@ -204,22 +234,22 @@ def load_adapter(base: PreTrainedModel, folder: Path, model: Model) -> PeftModel
         raise FimError(
             f"{folder}: trained on {wanted}, but model.name is {found}; give its own base"
         )
-    with _quiet_peft():
+    theta = model.rope_theta
+    if theta and base.config.get_text_config().rope_parameters["rope_theta"] != theta:
+        base = load_base(
+            model.name, model.revision, dtype=base.dtype, rope_theta=theta, device=base.device
+        )
+    with quiet_peft():
         return PeftModel.from_pretrained(base, folder)
 
 
-@contextmanager
-def _quiet_peft() -> Iterator[None]:
-    """Peft 0.21 asks transformers under a name that transformers warns about."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        yield
-
-
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
-    """Return (trained, all) parameters."""
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trained, sum(p.numel() for p in model.parameters())
+    """Return (trained, all) parameters; a byte of a base in four bits is two."""
+    sizes = [
+        (p.requires_grad, p.numel() * (2 if hasattr(p, "quant_state") else 1))
+        for p in model.parameters()
+    ]
+    return sum(size for is_trained, size in sizes if is_trained), sum(size for _, size in sizes)
 
 
 def read_run(run: Path) -> Recipe:

@@ -18,7 +18,8 @@ import torch
 from fim import Document, FimError, Sample, Tokens, TooLong, encode, pack, pack_lengths
 from finetune.attention import choose_attention
 from finetune.corpus.build import document_ids, read_documents
-from finetune.losses import token_losses
+from finetune.isolation import check_isolation
+from finetune.losses import collate, token_losses
 from finetune.model import choose_device, choose_dtype, load_base, load_tuned
 from finetune.prepare import check_run_folder
 from finetune.progress import progress
@@ -205,7 +206,9 @@ def _load_model(recipe: Recipe) -> Any:
     else:
         model = load_base(recipe.model.name, recipe.model.revision, dtype=dtype)
     model.set_attn_implementation(choose_attention(recipe.model.attention, device, dtype))
-    return model.to(device).eval()
+    model = model.to(device).eval()
+    check_isolation(model, collate)
+    return model
 
 
 def _first_piece(document: Document, max_bytes: int) -> Sample:

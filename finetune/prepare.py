@@ -9,6 +9,7 @@ from typing import Any
 from fim import LANGUAGES, FimError, ProvedFormat
 from fim.formats import families_named
 from fim.languages import has_grammar
+from finetune.anneal import Decay, count_decay, plan_decay
 from finetune.corpus.build import (
     corpus_fingerprint,
     count_documents,
@@ -66,7 +67,7 @@ _FREE_KEYS = frozenset(
     f"model.{key}"
     for key in (
         "adapter", "attention", "dtype", "lora_r", "lora_alpha", "lora_dropout", "lora_targets",
-        "tokenizer",
+        "tokenizer", "adapter_from", "train_sentinels", "rope_theta",
     )
 )  # fmt: skip
 """Keys of `model` that change no pack, and so may change in a run folder."""
@@ -110,7 +111,8 @@ def _make_packs(recipe: Recipe, expanded: Corpus, sources: str, made_from: str) 
     recipe = replace(recipe, fim=_resolved_fim(recipe, form, tokenizer, corpus))
     refused = Refused()
     with stage_folder(recipe.folder / "packs") as folder:
-        train = _write_side(folder, "train", recipe, recipe.train.epochs, refused)
+        decay = plan_decay(recipe.train, corpus, recipe.fim.seed)
+        train = _write_side(folder, "train", recipe, recipe.train.epochs, refused, decay)
         if documents["held_out"]["documents"]:
             _write_side(folder, "eval", recipe, 1, refused)
         stats = {
@@ -125,6 +127,8 @@ def _make_packs(recipe: Recipe, expanded: Corpus, sources: str, made_from: str) 
             "orders": recipe.fim.orders,
             "window_bytes": recipe.fim.window_bytes,
         }
+        if decay:
+            stats["decay"] = count_decay(folder / "train", decay)
         write_json(folder / "stats.json", stats)
         write_manifest(folder, made_from, content=train["content"])
     return stats
@@ -209,7 +213,10 @@ def prepare_fingerprint(recipe: Recipe) -> str:
 def _packs_fingerprint(recipe: Recipe, sources: str) -> str:
     identity = tokenizer_identity(recipe.model)
     versions = corpus_versions(recipe, "tokenizers")
-    return fingerprint(sources, asdict(recipe.fim), recipe.train.epochs, identity, versions)
+    train = recipe.train
+    mix = (train.decay_rate, train.anneal_sources, train.anneal_languages)
+    anneal = mix if train.has_anneal else ()
+    return fingerprint(sources, asdict(recipe.fim), train.epochs, identity, versions, *anneal)
 
 
 def _corpus_stage(recipe: Recipe, sources: str) -> str:
@@ -319,8 +326,9 @@ def _resolved_fim(recipe: Recipe, form: ProvedFormat, tokenizer: Any, corpus: Pa
 
 
 def _write_side(
-    folder: Path, side: str, recipe: Recipe, epochs: int, refused: Refused
-) -> dict[str, Any]:
+    folder: Path, side: str, recipe: Recipe, epochs: int, refused: Refused,
+    decay: Decay | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Sample, encode, pack and write one side of the corpus, and count what came out."""
     corpus = recipe.folder / "corpus"
     documents = progress(
@@ -328,8 +336,9 @@ def _write_side(
     )
 
     def shards() -> Iterator[Shard]:
-        for shard in encode_documents(documents, recipe, epochs):
+        for shard in encode_documents(documents, recipe, epochs, decay):
             refused.update(shard.refused)
             yield shard
 
-    return write_packs(folder / side, shards(), recipe.fim, epochs)
+    last = decay.epochs.stop if decay else epochs
+    return write_packs(folder / side, shards(), recipe.fim, last)

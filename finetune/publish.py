@@ -201,7 +201,7 @@ class _Private:
 
 def _recipe_paths(recipe: Recipe) -> Iterator[Path]:
     """The places that a recipe names, absolute."""
-    places = [recipe.model.name]
+    places = [recipe.model.name, recipe.model.adapter_from]
     for source in recipe.corpus.sources:
         places += [getattr(source, kind) for kind in SOURCE_KINDS]
     for place in filter(None, places):

@@ -7,7 +7,10 @@ from typing import Any
 from fim import FORMATS
 from finetune.checks import RATE, Limit, at_least, limit_faults
 
-ATTENTIONS = ("auto", "blocks", "flash_attention_2", "flash_attention_3", "sdpa", "eager")
+ATTENTIONS = (
+    "auto", "blocks", "flash_attention_2", "flash_attention_3", "flex_attention", "sdpa",
+)  # fmt: skip
+ADAPTERS = ("lora", "rslora", "dora", "pissa", "qlora", "full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +42,27 @@ class Model:
     tokenizer: str = "auto"
     """Encodes text: `transformers`, `fastokens` (extra `fast`, same ids) or `auto`, the faster."""
     adapter: str = "lora"
-    """`lora` or `full`."""
+    """`lora`, `rslora`, `dora`, `pissa`, `qlora` (LoRA on a base in four bits), or `full`."""
+    adapter_from: str = ""
+    """Folder or hub id of an adapter to train further; rank, alpha and targets are its own."""
     lora_r: int = 16
-    """Rank of the LoRA matrices."""
+    """Rank of the LoRA matrices; a small corpus needs no more ("LoRA Without Regret", 2025)."""
     lora_alpha: int = 32
-    """LoRA scale is `lora_alpha / lora_r`."""
+    """LoRA scale is `lora_alpha / lora_r`; with `rslora` `lora_alpha / sqrt(lora_r)`."""
     lora_dropout: float = 0.0
     """Dropout on the LoRA input, 0 to 1."""
     lora_targets: str = "all-linear"
-    """Modules with an adapter: `all-linear`, or names separated by commas."""
+    """Modules with an adapter: `all-linear`, or names separated by commas. Attention alone learns
+    less, at the same number of parameters too (QLoRA, arXiv 2305.14314; "LoRA Without Regret")."""
+    train_sentinels: bool = False
+    """Train the sentinels' rows of embedding and output layer as well; vLLM and llama.cpp refuse
+    such an adapter until it is merged."""
+    rope_theta: float = 0.0
+    """Base of the rotary positions, for samples longer than the model was trained on; 0 keeps the
+    model's. Code Llama has 1e6 for 16,384 tokens."""
     attention: str = "auto"
-    """`auto`, `blocks` (ours), `flash_attention_2`, `flash_attention_3`, `sdpa` or `eager`."""
+    """`auto` (flash-attn where installed, else `blocks`), `blocks` (ours, on any machine),
+    `flash_attention_2`, `flash_attention_3`, `flex_attention` (CUDA) or `sdpa` (dense masks)."""
     dtype: str = "auto"
     """`auto` (bfloat16 on CUDA, float32 on CPU), `float32`, `bfloat16` or `float64`."""
     allow_untrained_fim: bool = False
@@ -60,12 +73,13 @@ class Model:
 
 MODEL_LIMITS: tuple[tuple[Limit, str], ...] = (
     (at_least(1), "model.lora_r model.lora_alpha"),
+    (at_least(0), "model.rope_theta"),
     (RATE, "model.lora_dropout"),
 )
 MODEL_CHOICES: dict[str, tuple[str, ...]] = {
     "model.format": ("auto", *FORMATS),
     "model.tokenizer": ("auto", "transformers", "fastokens"),
-    "model.adapter": ("lora", "full"),
+    "model.adapter": ADAPTERS,
     "model.attention": ATTENTIONS,
     "model.dtype": ("auto", "float32", "bfloat16", "float64"),
 }
@@ -83,6 +97,10 @@ def model_faults(recipe: Any) -> Iterator[str]:
         yield "model: set exactly one of 'name' and 'scratch'"
     if not model.lora_targets.strip():
         yield "model.lora_targets: expected all-linear or names separated by commas, got ''"
+    if model.adapter_from and model.adapter not in ("lora", "qlora"):
+        yield "model.adapter_from: an adapter is what it is; set model.adapter to lora or qlora"
+    if model.train_sentinels and (model.adapter == "full" or model.adapter_from):
+        yield "model.train_sentinels: only a fresh adapter leaves embeddings out; set it to false"
     if scratch is None:
         return
     if model.adapter != "full":

@@ -24,6 +24,7 @@ from finetune.report_code import completion_card, pick_completions, sample_card
 from finetune.report_corpus import corpus_section
 from finetune.report_data import data_section
 from finetune.report_read import Inputs, read_inputs
+from finetune.report_training import training_section
 from finetune.store import write_text
 
 HEADLINE = ("loss_middle", "exact_match", "edit_similarity", "parse_rate")
@@ -80,7 +81,7 @@ def _headline(inputs: Inputs) -> str:
 
 def _sentence(inputs: Inputs) -> str:
     model, stats = inputs.recipe.get("model", {}), inputs.stats
-    how = {"lora": "A LoRA adapter for"}.get(model.get("adapter"), "All weights of")
+    how = "All weights of" if model.get("adapter") == "full" else "A LoRA adapter for"
     name = f"<strong>{escape(str(model.get('name') or ''))}</strong>"
     parts = [f"{how} {name}" if model.get("name") else "A model from nothing" if model else "A run"]
     if stats:
@@ -238,48 +239,6 @@ def _row(label: str, metric: Metric, values: tuple, paired: Mapping[str, Any], r
     )
 
 
-def _training(inputs: Inputs) -> str:
-    train, held_out, rate = (
-        tuple((r["step"], r[key]) for r in inputs.log if is_number(r.get(key)))
-        for key in ("loss", "eval_loss", "learning_rate")
-    )
-    if not train and not held_out:
-        return absent("training log", "sfim train RECIPE")
-    series = [
-        charts.Series(label="training, each logged step", css="faint", points=train),
-        charts.Series(label="training, running mean", css="train", points=_smooth(train)),
-        charts.Series(label="held out", css="held-out", points=held_out, dots=True),
-    ]
-    parts = [f"<p>{_training_sentence(train, held_out)}</p>"]
-    parts.append(charts.lines([s for s in series if s.points], "step", "loss, nats per token"))
-    if rate:
-        line = charts.Series(label="", css="train", points=rate)
-        chart = charts.lines([line], "step", "learning rate")
-        parts.append(f"<details><summary>Learning rate</summary>{chart}</details>")
-    return "".join(parts)
-
-
-def _training_sentence(train: tuple, held_out: tuple) -> str:
-    last = max(step for step, _ in (*train, *held_out))
-    text = f"{count(last)} steps."
-    if held_out:
-        best = min(held_out, key=lambda point: point[1])
-        text += (
-            f" Held-out loss {significant(held_out[0][1])} at step {count(held_out[0][0])}, "
-            f"{significant(held_out[-1][1])} at step {count(held_out[-1][0])}; "
-            f"lowest {significant(best[1])} at step {count(best[0])}."
-        )
-    return text
-
-
-def _smooth(points: tuple) -> tuple:
-    """Average each point with the ones before it, over a thirtieth of the run."""
-    width = max(1, len(points) // 30)
-    values = [y for _, y in points]
-    windows = (values[max(0, i - width + 1) : i + 1] for i in range(len(points)))
-    return tuple((x, sum(w) / len(w)) for (x, _), w in zip(points, windows, strict=True))
-
-
 def _completions(inputs: Inputs) -> str:
     if not inputs.predictions:
         return absent("completions", "sfim evaluate RECIPE")
@@ -325,7 +284,7 @@ def _recipe(inputs: Inputs) -> str:
 
 SECTIONS: tuple[tuple[str, str, Callable[[Inputs], str]], ...] = (
     ("results", "Results", _results),
-    ("training", "Training", _training),
+    ("training", "Training", training_section),
     ("completions", "Completions", _completions),
     ("samples", "Training samples", _samples),
     ("corpus", "Corpus", corpus_section),

@@ -173,6 +173,18 @@ def lines(series: Sequence[Series], x_label: str, y_label: str) -> str:
     return f'<figure>{figure}<figcaption class="legend">{legend}</figcaption></figure>'
 
 
+def spark(values: Sequence[float]) -> str:
+    """Draw values as a small line without axes, from the lowest to the highest."""
+    low, high = min(values), max(values)
+    x_axis = _Axis(low=0, high=max(1, len(values) - 1), start=3, end=117)
+    y_axis = _Axis(low=low, high=high if high > low else low + 1, start=17, end=3)
+    path = " ".join(f"{x_axis.place(i):.1f},{y_axis.place(y):.1f}" for i, y in enumerate(values))
+    return (
+        '<svg class="spark" viewBox="0 0 120 20" aria-hidden="true">'
+        f'<g class="train"><polyline points="{path}"/></g></svg>'
+    )
+
+
 def _line(one: Series, x_axis: _Axis, y_axis: _Axis) -> str:
     places = [(x_axis.place(x), y_axis.place(y)) for x, y in one.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

@@ -24,6 +24,7 @@ def data_section(inputs: Inputs) -> str:
         return absent("packs", "sfim prepare RECIPE")
     parts = [_facts(inputs.stats), _orders(inputs.stats)]
     parts.extend(_counts(title, inputs.stats.get(key, {})) for title, key in COUNTS)
+    parts.append(_decay(inputs.stats.get("decay", {})))
     parts.append(_lengths(inputs))
     return "".join(parts)
 
@@ -68,6 +69,15 @@ def _counts(title: str, values: Mapping[str, float]) -> str:
         return ""
     most = f", the {NUM_KINDS} most frequent of {len(values)}" if len(values) > NUM_KINDS else ""
     return f"<h3>{title}{most}</h3>{charts.bars(values, NUM_KINDS)}"
+
+
+def _decay(decay: Mapping[str, Any]) -> str:
+    """Show the mix of the last packs, where it is another."""
+    if not decay:
+        return ""
+    whole = f"{count(decay['packs'])} packs, {count(decay['tokens'])} tokens, samples by source"
+    mix = (charts.bars(decay[key], NUM_KINDS) for key in ("sources", "languages"))
+    return f"<h3>Decay phase: {whole} and language</h3>{''.join(mix)}"
 
 
 def _lengths(inputs: Inputs) -> str:

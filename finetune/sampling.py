@@ -1,14 +1,11 @@
 """Documents to encoded samples, in any number of processes, with one result."""
 
 import os
-import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 
 import numpy as np
 
@@ -24,9 +21,12 @@ from fim import (
     encode,
     make_samples,
 )
+from finetune.anneal import Decay
+from finetune.corpus.entries import Reason
 from finetune.neighbors import Neighbors
 from finetune.recipe import Recipe
 from finetune.tokenizer import load_run_tokenizer
+from finetune.workers import Limits, run_shards
 
 SHARD_DOCUMENTS = 64
 """Most documents a worker process takes at once."""
@@ -34,8 +34,8 @@ _SHARD_BYTES = 250_000
 """A shard ends with the document that brings its texts to so many bytes."""
 _SMALL_CORPUS_BYTES = 4_000_000
 """Below so many bytes to encode, starting worker processes costs more than it saves."""
-_SHARDS_AHEAD = 2
-"""Shards per worker that wait for it or for their turn."""
+_LIMITS = Limits(seconds=3_600.0, memory=2**46)
+"""Of a shard: each of its files passed tighter ones, and libraries map more than they use."""
 ROW_TEXTS = (
     "sample_id", "document_id", "repo", "path", "language", "order", "sampler", "kind", "boundary",
 )  # fmt: skip
@@ -98,7 +98,9 @@ class _Work:
     before: tuple[Document, ...]
 
 
-def encode_documents(documents: Iterable[Document], recipe: Recipe, epochs: int) -> Iterator[Shard]:
+def encode_documents(
+    documents: Iterable[Document], recipe: Recipe, epochs: int, decay: Decay | None = None
+) -> Iterator[Shard]:
     """Draw and encode the samples of every epoch, shard by shard, in the order of the documents.
 
     A pure function of the documents and the recipe, for any number of workers. A few shards per
@@ -109,10 +111,11 @@ def encode_documents(documents: Iterable[Document], recipe: Recipe, epochs: int)
         documents: one side of a corpus, in its order.
         recipe: `fim.window_bytes` and `fim.orders` filled in.
         epochs: epochs to draw samples for.
+        decay: more epochs, which draw from some of the documents.
 
     Raises:
         FimError: a sample cannot be encoded for a reason that is no fault of its own, or a worker
-            process died.
+            process died twice of one shard.
     """
     shards = _cut(documents, Neighbors(recipe.fim))
     workers = recipe.corpus.workers or os.cpu_count() or 1
@@ -120,20 +123,18 @@ def encode_documents(documents: Iterable[Document], recipe: Recipe, epochs: int)
     if small:
         workers = min(workers if recipe.corpus.workers else 1, len(head))
     if workers <= 1:
-        encoder = Encoder(recipe, epochs)
+        encoder = Encoder(recipe, epochs, decay)
         yield from (encoder.encode_shard(work) for work in chain(head, shards))
         return
-    # spawn: a fork of a process whose tokenizer has started threads can hang
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker,
-        initargs=(recipe, epochs),
-    ) as pool:  # fmt: skip
-        try:
-            yield from _in_order(pool, chain(head, shards), _SHARDS_AHEAD * workers)
-        except BrokenProcessPool:
+    encode_shard = partial(_encode_shard, recipe, epochs, decay)
+    items = ([work] for work in chain(head, shards))
+    for [shard] in run_shards(encode_shard, items, _LIMITS, workers):
+        if isinstance(shard, Reason):
             raise FimError(
-                "a worker process died, out of memory perhaps; set corpus.workers=1"
-            ) from None
+                f"a worker process: {shard.name} ({shard.detail}), twice if it died; free memory "
+                "or set corpus.workers=1"
+            )
+        yield shard
 
 
 def _num_bytes(documents: Iterable[Document]) -> int:
@@ -168,24 +169,14 @@ def _look_ahead(shards: Iterator[_Work], epochs: int) -> tuple[list[_Work], bool
     return head, True
 
 
-def _in_order(pool: ProcessPoolExecutor, shards: Iterable[_Work], ahead: int) -> Iterator[Shard]:
-    """Encode shards in a pool, so many at a time, and give them back in their order."""
-    waiting: deque[Future[Shard]] = deque()
-    for work in shards:
-        waiting.append(pool.submit(_encode_shard, work))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
 class Encoder:
     """The tokenizer and policy of a run, loaded once per process."""
 
-    def __init__(self, recipe: Recipe, epochs: int) -> None:
+    def __init__(self, recipe: Recipe, epochs: int, decay: Decay | None = None) -> None:
         self.tokenizer, self.form = load_run_tokenizer(recipe)
         self.fim = recipe.fim
         self.epochs = epochs
+        self.decay = decay
         self.policy = SpanPolicy(
             samplers=recipe.fim.samplers,
             boundaries=recipe.fim.boundaries,
@@ -207,7 +198,7 @@ class Encoder:
         neighbors = Neighbors(self.fim, before)
         for document in documents:
             context = neighbors.of(document)
-            for epoch in range(self.epochs):
+            for epoch in self._epochs_of(document):
                 encoded += self._encode_document(document, epoch, context, refused)
             neighbors.add(document)
         return encoded, refused
@@ -229,6 +220,11 @@ class Encoder:
             },
             refused=refused,
         )
+
+    def _epochs_of(self, document: Document) -> Iterator[int]:
+        yield from range(self.epochs)
+        if self.decay:
+            yield from self.decay.epochs_of(document.id, document.repo, document.language)
 
     def _encode_document(
         self, document: Document, epoch: int, context: Sequence[Document], refused: Refused
@@ -282,15 +278,12 @@ def _fallback_reason(document: Document, tried: bool) -> str:
 
 
 _worker: Encoder | None = None
+"""Of a worker process, which is given one recipe."""
 
 
-def _start_worker(recipe: Recipe, epochs: int) -> None:
+def _encode_shard(recipe: Recipe, epochs: int, decay: Decay | None, work: _Work) -> Shard:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the pool
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _worker = Encoder(recipe, epochs)
-
-
-def _encode_shard(work: _Work) -> Shard:
-    assert _worker is not None
+    if _worker is None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        _worker = Encoder(recipe, epochs, decay)
     return _worker.encode_shard(work)

@@ -52,7 +52,15 @@ def prepare_summary(stats: Mapping[str, Any]) -> str:
             f"samples    {total:,} ({shares}), MIDDLE {sizes} bytes (10, 50, 90 %)",
             f"packs      {stats['packs']:,} of {stats['tokens']:,} tokens, "
             f"utilisation {stats['utilisation']:.2%}",
+            *([_decay_line(stats["decay"])] if stats.get("decay") else []),
         ]
+    )
+
+
+def _decay_line(decay: Mapping[str, Any]) -> str:
+    return (
+        f"decay      the last {decay['packs']:,} packs, {decay['tokens']:,} tokens: samples of "
+        f"{_listed(decay['sources'], _LISTED)}; {_listed(decay['languages'], _LISTED)}"
     )
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Write at the end of a file; an error names it."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:  # on closing, the system does not say which file it was
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -113,11 +122,8 @@ def stage_folder(folder: Path) -> Iterator[Path]:
         FimError: another process is writing it.
     """
     fresh = folder.with_name(f".{folder.name}.new")
-    if fresh.exists():
-        os.close(_lock(fresh))
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    lock = _lock(fresh)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    lock = _make_locked(fresh)
     try:
         yield fresh
         fsync_tree(fresh)
@@ -128,18 +134,54 @@ def stage_folder(folder: Path) -> Iterator[Path]:
         os.replace(fresh, folder)
         fsync_path(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
+    except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    finally:
         os.close(lock)
 
 
-def _lock(folder: Path) -> int:
-    """Hold a folder until the descriptor is closed or this process ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _make_locked(fresh: Path) -> int:
+    """Make an empty folder in the place of what a killed process left, and lock it."""
+    turn = os.open(fresh.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(turn, fcntl.LOCK_EX)  # of several that start at once, one looks at a time
+        if fresh.exists():
+            os.close(_lock(fresh))
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir()
+        return _lock(fresh)
+    except FileExistsError:
+        raise FimError(f"{fresh}: another process is writing there; wait for it") from None
+    finally:
+        os.close(turn)
+
+
+@contextmanager
+def hold_run(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a run folder; the end of this one, even killed, frees.
+
+    Raises:
+        FimError: another process trains there.
+    """
+    path = folder / ".lock"  # a file: network file systems lock no folder
+    path.touch()
+    descriptor = _lock(path, os.O_RDWR)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path, mode: int = os.O_RDONLY) -> int:
+    """Hold a folder or a file until the descriptor is closed or this process ends."""
+    descriptor = os.open(path, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
+        folder = path if path.is_dir() else path.parent
         raise FimError(f"{folder}: another process is writing there; wait for it") from None
     except OSError:  # a file system without locks
         pass

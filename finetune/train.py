@@ -6,9 +6,10 @@ attention, the proof that samples stay apart, and files that survive a crash.
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,45 @@ import datasets
 import torch
 from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PrinterCallback
+from trl import SFTConfig
 
 from fim import FimError, ProvedFormat
-from finetune.arguments import check_processes, training_arguments
-from finetune.attention import check_isolation, choose_attention
+from finetune.adapters import adapter_notes, quantization
+from finetune.arguments import (
+    asked_strategy,
+    check_processes,
+    check_strategy,
+    compile_layers,
+    training_arguments,
+)
+from finetune.attention import choose_attention
 from finetune.checkpoint import MarkComplete, newest_complete
-from finetune.losses import collate
+from finetune.flops import peak_flops, training_cost
+from finetune.guards import catch_signals
+from finetune.held_out import HeldOut, read_held_out
+from finetune.isolation import check_isolation
+from finetune.losses import check_logits, collate
 from finetune.model import (
-    add_adapter,
     base_identity,
     choose_device,
     choose_dtype,
     load_base,
+    model_identity,
     parameter_counts,
     save_tuned,
+    start_adapter,
     tuned_folder,
 )
+from finetune.plan import explain_memory, is_out_of_memory
 from finetune.prepare import prepare_fingerprint, write_run_recipe
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
+from finetune.schedules import make_schedule
 from finetune.step_log import LOG, ShowProgress, WriteLog
-from finetune.store import fingerprint, is_done, stage_folder, write_manifest, write_text
+from finetune.stopping import WatchHeldOut, load_best
+from finetune.store import fingerprint, hold_run, is_done, stage_folder, write_manifest, write_text
 from finetune.tokenizer import load_run_tokenizer
-from finetune.trackers import LogToWandb
+from finetune.trackers import LogNumbers, check_tracker
 from finetune.trainer import PackTrainer
 
 datasets.disable_progress_bars()
@@ -65,7 +82,8 @@ def train(recipe: Recipe) -> Path:
 
     Raises:
         FimError: packs are missing or another recipe's, the model cannot be used, samples would
-            leak, or the processes are not those asked for.
+            leak, the processes are not those asked for, or another run trains there.
+        Stopped: a signal ended it; a checkpoint is saved.
     """
     packs = recipe.folder / "packs"
     if not is_done(packs, prepare_fingerprint(recipe)):
@@ -74,6 +92,12 @@ def train(recipe: Recipe) -> Path:
     folder = tuned_folder(recipe)
     if is_done(folder, made_from):
         return folder
+    with hold_run(recipe.folder) if _is_first() else nullcontext():
+        _train(recipe, folder, made_from)
+    return folder
+
+
+def _train(recipe: Recipe, folder: Path, made_from: str) -> None:
     try:
         trainer, form, tokenizer = make_trainer(recipe)
         shape = f"{made_from} {trainer.args.world_size}"  # another world size sees other batches
@@ -84,28 +108,28 @@ def train(recipe: Recipe) -> Path:
         checkpoint = _from_first(checkpoint)
         with redirect_stdout(sys.stderr):  # wandb prints; stdout is for the result
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError:
-        raise FimError(
-            "out of memory: lower train.packs_per_step or fim.max_length, or set "
-            "train.gradient_checkpointing=true"
-        ) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FimError(explain_memory(recipe)) from None
     except _tracker_errors(recipe.train.report_to) as error:
         raise FimError(
             f"train.report_to: {str(error).splitlines()[0].rstrip('.')}; run: wandb login, "
             "or set WANDB_MODE=offline"
         ) from None
-    _save(trainer, recipe, folder, made_from, form, tokenizer)
-    return folder
+    with catch_signals():  # a run without checkpoints would be lost
+        _save(trainer, recipe, folder, made_from, form, tokenizer)
 
 
 def train_fingerprint(recipe: Recipe) -> str:
     """Digits that change when anything the trained weights depend on changes."""
     plain = replace(
-        recipe.train, report_to="none", num_processes=0, save_steps=0, eval_steps=0,
+        recipe.train, report_to="none", num_processes=0, save_steps=0,
+        eval_steps=recipe.train.eval_steps if recipe.train.watches_held_out else 0,
         gradient_checkpointing=False,
     )  # fmt: skip
-    base = base_identity(recipe.model) if recipe.model.name else ""
-    return fingerprint(prepare_fingerprint(recipe), asdict(recipe.model), base, asdict(plain))
+    start = [model_identity(place) for place in (recipe.model.name, recipe.model.adapter_from)]
+    return fingerprint(prepare_fingerprint(recipe), asdict(recipe.model), start, asdict(plain))
 
 
 def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
@@ -114,20 +138,29 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     Raises:
         FimError: see `train`.
     """
+    check_tracker(recipe.train.report_to)
     set_seed(recipe.train.seed)
     tokenizer, form = load_run_tokenizer(recipe)
     rows = _read_packs(recipe.folder / "packs" / "train", recipe.train.max_tokens)
-    held_out = recipe.folder / "packs" / "eval"
+    held_out = _read_held_out(recipe)
     device = choose_device()
-    args = training_arguments(recipe, len(rows), held_out.is_dir(), device)
+    args = training_arguments(recipe, len(rows), held_out is not None, device)
     check_processes(recipe, args)
     model = _load_model(recipe, tokenizer, args.device)
     if not _is_meta(model):
         check_isolation(model, collate)
-    if recipe.model.adapter == "lora":
-        model = add_adapter(model, recipe.model)
+        check_logits(model)
+    if recipe.model.adapter != "full":
+        model = start_adapter(model, recipe.model, form)
+        for line in adapter_notes(recipe.model, model) if _is_first() else ():
+            print(line, file=sys.stderr)  # noqa: T201
+    if recipe.train.compile:
+        compile_layers(model)
     tokens = [sum(lengths) for lengths in rows["seq_lengths"]]
     rows_per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    log = WriteLog(
+        recipe.folder / LOG, tokens, rows_per_step, *_count_flops(model, args, rows["seq_lengths"])
+    )
     if _is_first():
         trained, everything = parameter_counts(model)
         print(  # noqa: T201
@@ -139,19 +172,24 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     trainer = PackTrainer(
         end_id=form.end_id,
         end_token_weight=recipe.train.end_token_weight,
+        skip_spikes=recipe.train.skip_spikes,
         model=model,
         args=args,
         data_collator=collate,
         train_dataset=rows,
-        eval_dataset=_read_held_out(held_out) if held_out.is_dir() else None,
+        eval_dataset=held_out.packs if held_out else None,
+        held_out=held_out,
+        schedule=partial(make_schedule, recipe.train),
         processing_class=tokenizer,
         callbacks=[
-            WriteLog(recipe.folder / LOG, tokens, rows_per_step),
+            log,
             MarkComplete(),
-            ShowProgress(),
-            *([LogToWandb(recipe)] if recipe.train.report_to == "wandb" else []),
+            ShowProgress(log),
+            WatchHeldOut(recipe.train.stop_after, recipe.train.keep_best),
+            *([] if recipe.train.report_to == "none" else [LogNumbers(recipe, log)]),
         ],
     )
+    check_strategy(trainer.accelerator)
     trainer.remove_callback(PrinterCallback)  # stdout is for the result
     return trainer, form, tokenizer
 
@@ -165,11 +203,24 @@ def _load_model(recipe: Recipe, tokenizer: Any, device: torch.device) -> PreTrai
         model = make_model(recipe.model.scratch, tokenizer, recipe.fim.max_length).to(dtype)
         model.set_attn_implementation(attention)
     else:
+        quantized = quantization(recipe.model, dtype)
+        if (quantized or recipe.model.train_sentinels) and (strategy := asked_strategy()):
+            what = "model.adapter=qlora" if quantized else "model.train_sentinels"
+            raise FimError(
+                f"{what}: cannot be spread by {strategy}; use accelerate_configs/ddp.yaml"
+            )
         _announce(recipe.model.name)
         model = load_base(
-            recipe.model.name, recipe.model.revision, attention=attention, dtype=dtype
+            recipe.model.name,
+            recipe.model.revision,
+            attention=attention,
+            dtype=dtype,
+            rope_theta=recipe.model.rope_theta,
+            max_length=recipe.fim.max_length,
+            quantized=quantized,
+            device=device if quantized else None,  # it cannot be moved afterwards
         )
-    return model if _is_meta(model) else model.to(device)
+    return model if _is_meta(model) or model.device == device else model.to(device)
 
 
 def _announce(name: str) -> None:
@@ -201,10 +252,32 @@ def _read_packs(folder: Path, max_tokens: int) -> datasets.Dataset:
     return rows.select(range(max(1, keep)))
 
 
-def _read_held_out(folder: Path) -> datasets.Dataset:
-    """Read some held-out packs; they were shuffled when they were made."""
-    rows = _read_packs(folder, 0)
-    return rows.select(range(min(len(rows), HELD_OUT_PACKS)))
+def _read_held_out(recipe: Recipe) -> HeldOut | None:
+    """Read some held-out packs, if there are any.
+
+    Raises:
+        FimError: the recipe needs some.
+    """
+    folder = recipe.folder / "packs" / "eval"
+    if folder.is_dir():
+        return read_held_out(folder, HELD_OUT_PACKS)
+    if recipe.train.watches_held_out:
+        raise FimError(
+            "train.stop_after and train.keep_best need held-out files, and there are none; raise "
+            "corpus.split.eval_rate"
+        )
+    return None
+
+
+def _count_flops(
+    model: PreTrainedModel, args: SFTConfig, rows: Iterable[Sequence[int]]
+) -> tuple[list[float], float]:
+    """Operations of each pack, and the most that all devices do in a second; nothing if unknown."""
+    cost = training_cost(model)
+    peak = peak_flops(args.device, torch.bfloat16 if args.bf16 else model.dtype)
+    if cost is None or peak is None:
+        return [], 0.0
+    return [cost.of(lengths) for lengths in rows], peak * args.world_size
 
 
 def _tracker_errors(report_to: str) -> tuple[type[Exception], ...]:
@@ -256,13 +329,14 @@ def _save(
     form: ProvedFormat,
     tokenizer: Any,
 ) -> None:
+    steps = load_best(trainer, recipe.folder / "checkpoints")
     state = None
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # sharded: every process gathers
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         identity = base_identity(recipe.model) if recipe.model.name else recipe.name
-        details = {"base": identity, "steps": trainer.state.global_step}
+        details = {"base": identity, "steps": steps}
         if commit := getattr(model.config, "_commit_hash", None):  # of a base from the hub
             details["base_commit"] = commit
         for name in MEASURED:
@@ -284,8 +358,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"error: {error}", 1)
     except OSError as error:
         return _fail(f"error: {error.filename or 'system'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "stopped", getattr(stop, "exit_code", 130))
     if _is_first():
         print(folder)  # noqa: T201
     return 0

@@ -327,12 +327,12 @@ def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "n
     tokenizer = load_tokenizer(str(base))
     model = models.load_base(str(base), dtype=torch.float32)
     torch.manual_seed(1)
-    if adapter == "lora":
+    if adapter != "full":
         model = models.add_adapter(model, recipe.model)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if adapter == "full" or "lora_B" in name:
-                weight.add_(torch.randn_like(weight) * (0.5 if adapter == "lora" else 0.01))
+                weight.add_(torch.randn_like(weight) * (0.01 if adapter == "full" else 0.5))
     folder = models.tuned_folder(recipe)
     folder.mkdir()
     form = load_format(tokenizer, recipe.model)

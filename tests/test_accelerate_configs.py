@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import launch as environments
 
 CONFIGS = Path(__file__).parents[1] / "accelerate_configs"
 EXPECTED = {  # distributed_type, mixed_precision, num_processes (-1: given on the command line)
@@ -57,6 +59,75 @@ def test_fsdp2_asks_for_version_2_and_portable_checkpoints():
 
     assert config.fsdp_config["fsdp_version"] == 2
     assert config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"
+
+
+STARTS = {  # launcher, processes on this machine, machines; "" where it starts a plain command
+    "cpu": ("simple_launcher", "", 1),
+    "cpu_2": ("multi_gpu_launcher", "2", 1),
+    "single_gpu": ("simple_launcher", "", 1),
+    "ddp": ("multi_gpu_launcher", "8", 1),
+    "fsdp2": ("multi_gpu_launcher", "8", 1),
+    "deepspeed_zero3": ("deepspeed_launcher", "8", 1),
+    "multi_node": ("multi_gpu_launcher", "4", 2),
+}
+ON_EIGHT = ("--num_processes", "8")
+FURTHER = {
+    "ddp": ON_EIGHT,
+    "fsdp2": ON_EIGHT,
+    "deepspeed_zero3": ON_EIGHT,
+    "multi_node": (*ON_EIGHT, "--machine_rank", "1", "--main_process_ip", "first.example"),
+}
+SAYS = {  # what the started processes read, of the variables that name a strategy
+    "cpu": {"ACCELERATE_USE_CPU": "True"},
+    "single_gpu": {"ACCELERATE_USE_CPU": "False"},
+    "fsdp2": {
+        "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+        "FSDP_SYNC_MODULE_STATES": "true", "FSDP_ACTIVATION_CHECKPOINTING": "false",
+    },
+    "deepspeed_zero3": {
+        "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+        "ACCELERATE_DEEPSPEED_ZERO3_INIT": "true",
+        "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_config_starts_what_it_is_for(name, monkeypatch):
+    for variable in ("ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(launch, "is_deepspeed_available", lambda: True)
+    monkeypatch.setattr(environments, "is_port_in_use", lambda port: False)
+    started = {}
+    for launcher in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
+        monkeypatch.setattr(
+            launch, launcher, lambda args, name=launcher: started.update({name: args})
+        )
+    config = ["--config_file", str(CONFIGS / f"{name}.yaml"), *FURTHER.get(name, ())]
+
+    launch.launch_command(
+        launch.launch_command_parser().parse_args([*config, "-m", "finetune.train", "recipe.yaml"])
+    )
+
+    launcher, processes, machines = STARTS[name]
+    ((started_by, args),) = started.items()
+    if launcher == "multi_gpu_launcher":
+        environment = environments.prepare_multi_gpu_env(args)
+    elif launcher == "deepspeed_launcher":
+        environment = environments.prepare_deepspeed_cmd_env(args)[1]
+    else:
+        environment = environments.prepare_simple_launcher_cmd_env(args)[1]
+    found = (started_by, getattr(args, "nproc_per_node", ""), args.num_machines)
+    assert found == (launcher, processes, machines)
+    asked = {
+        key: environment[key]
+        for key in environment
+        if key.startswith(("ACCELERATE_USE_", "ACCELERATE_DEEPSPEED_")) or key in SAYS["fsdp2"]
+    }
+    assert asked == SAYS.get(name, {})
+    assert environment["ACCELERATE_MIXED_PRECISION"] == EXPECTED[name][1]
 
 
 @pytest.mark.slow

@@ -1,367 +1,249 @@
-"""A pack gives every sample the logits, loss and gradients it has alone, or the run is refused."""
+"""The attention of packs: each sample by itself, by whatever kernel, and each step counted once."""
 
 import inspect
-from typing import Any
 
 import pytest
 import torch
-import transformers
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AttentionInterface,
-    GptOssConfig,
-    GraniteMoeHybridConfig,
-    LlamaConfig,
-    MambaConfig,
-    MistralConfig,
-    OPTConfig,
-    Qwen2Config,
-    Starcoder2Config,
-)
+from packed_unpacked import FAMILIES, distance, make_model, make_rows, packed_logits
 
 from fim import FimError
-from finetune.attention import BLOCKS, block_attention, check_isolation, choose_attention
-from finetune.losses import collate
+from finetune import attention
+from finetune.attention import BLOCKS, block_attention, choose_attention
+from finetune.recipe_model import ATTENTIONS
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
-}
-CONFIGS = {
-    "qwen2": Qwen2Config(**SIZES, tie_word_embeddings=True),
-    "llama": LlamaConfig(**SIZES),
-    "starcoder2": Starcoder2Config(**SIZES, sliding_window=8),
-    "mistral": MistralConfig(**SIZES, sliding_window=8),
-}
-ACCEPTED = (BLOCKS, "sdpa", "eager")
-LENGTHS = (5, 21, 1, 11)  # one sample longer than the sliding window, one of a single token
-COMBINATIONS = [(family, attention) for family in CONFIGS for attention in ACCEPTED]
+EDGES = torch.tensor([0, 7, 8, 30], dtype=torch.int32)
+LAYER = torch.nn.Identity()
 
 
-def make_model(config: Any, attention: str = BLOCKS, dtype: torch.dtype = torch.float64) -> Any:
+def heads(count: int = 4, dim: int = 8, length: int = 30, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, count, length, dim, generator=generator, dtype=torch.float64)
+
+
+def states(key_heads: int = 2, value_dim: int = 8) -> tuple[torch.Tensor, ...]:
+    return heads(), heads(key_heads, seed=1), heads(key_heads, value_dim, seed=2)
+
+
+def by_hand(query, key, value, window=None, softcap=None, scaling=8**-0.5):
+    """Block-diagonal attention as in a textbook: the scores of all pairs, most of them masked."""
+    sample = torch.bucketize(torch.arange(30), EDGES, right=True)
+    back = torch.arange(30)[:, None] - torch.arange(30)
+    mask = (sample[:, None] == sample) & (back >= 0) & (back < (window or 30))
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    scores = query @ key.transpose(2, 3) * scaling
+    if softcap:
+        scores = softcap * (scores / softcap).tanh()
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+    return (weights @ value).transpose(1, 2)
+
+
+@pytest.mark.parametrize("window", [None, 1, 4, 22, 100])
+@pytest.mark.parametrize("softcap", [None, 0.5])
+@pytest.mark.parametrize(("key_heads", "value_dim"), [(4, 8), (2, 8), (1, 8), (4, 6), (2, 12)])
+def test_block_attention_is_the_formula(window, softcap, key_heads, value_dim):
+    tensors = states(key_heads, value_dim)
+
+    output, weights = block_attention(
+        LAYER, *tensors, None, cu_seq_lens_q=EDGES, max_length_q=22, sliding_window=window,
+        softcap=softcap,
+    )  # fmt: skip
+
+    assert distance(output, by_hand(*tensors, window, softcap)) <= 1e-12
+    assert output.is_contiguous()  # some models view it
+    assert weights is None
+
+
+def test_block_attention_takes_the_models_scale():
+    output, _ = block_attention(LAYER, *states(), None, scaling=0.2, cu_seq_lens_q=EDGES)
+
+    assert distance(output, by_hand(*states(), scaling=0.2)) <= 1e-12
+
+
+def test_block_attention_finds_the_boundaries_in_positions():
+    positions = torch.tensor([[*range(7), 0, *range(22)]])
+
+    output, _ = block_attention(LAYER, *states(), None, position_ids=positions)
+
+    assert distance(output, by_hand(*states())) <= 1e-12
+
+
+@pytest.mark.parametrize("softcap", [None, 1.0])
+def test_dropout_is_for_training(softcap):
+    settings = {"cu_seq_lens_q": EDGES, "dropout": 0.5, "softcap": softcap}
+    layer = torch.nn.Identity()
+
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention, dtype=dtype
-    )
-    for parameter in model.parameters():  # fresh weights are too small to tell a leak by
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def make_rows(lengths: tuple[int, ...] = LENGTHS) -> list[dict[str, list[int]]]:
-    """One pack per sample; together they are one pack of all."""
-    generator = torch.Generator().manual_seed(1)
-    rows = []
-    for length in lengths:
-        ids = torch.randint(1, 97, (length,), generator=generator).tolist()
-        rows.append({"input_ids": ids, "labels": [-100, *ids[1:]], "seq_lengths": [length]})
-    return rows
-
-
-def run(model: Any, rows: list[dict[str, list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the logits, and the loss summed over the tokens of `rows`."""
-    batch = collate(rows)
-    labels = batch.pop("labels")[0]
-    logits = model(**batch, use_cache=False).logits[0]
-    loss = torch.nn.functional.cross_entropy(
-        logits[:-1], labels[1:], ignore_index=-100, reduction="sum"
-    )
-    return logits, loss
-
-
-def backward_of(model: Any, packs: list[list[dict]]) -> tuple[torch.Tensor, torch.Tensor, dict]:
-    """Logits, loss and gradients of some packs, in order."""
-    model.zero_grad(set_to_none=True)
-    results = [run(model, rows) for rows in packs]
-    loss = sum(loss for _, loss in results)
-    loss.backward()
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return torch.cat([logits for logits, _ in results]), loss, gradients
-
-
-def assert_packed_equals_apart(model: Any, tolerance: float = 1e-9) -> None:
-    rows = make_rows()
-
-    logits, loss, gradients = backward_of(model, [rows])
-    apart_logits, apart_loss, apart_gradients = backward_of(model, [[row] for row in rows])
-
-    assert distance(logits, apart_logits) <= tolerance
-    assert distance(loss, apart_loss) <= tolerance
-    assert gradients.keys() == apart_gradients.keys()
-    assert len(gradients) == sum(p.requires_grad for p in model.parameters()) > 0
-    largest = max(gradient.abs().max() for gradient in apart_gradients.values())
-    assert largest > 0
-    for name, gradient in gradients.items():
-        assert (gradient - apart_gradients[name]).abs().max() <= tolerance * largest, name
-
-
-def distance(value: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((value - expected).abs().max() / expected.abs().max()).item()
-
-
-@pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
-def test_packed_equals_apart_in_float64(family, attention):
-    model = make_model(CONFIGS[family], attention)
-
-    assert model.config._attn_implementation == attention
-    # transformers' eager attention takes the softmax in float32 whatever the dtype
-    assert_packed_equals_apart(model, 1e-5 if attention == "eager" else 1e-9)
-
-
-@pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
-def test_packed_logits_equal_apart_in_float32(family, attention):
-    model = make_model(CONFIGS[family], attention, torch.float32)
-    rows = make_rows()
-
-    with torch.no_grad():
-        packed = run(model, rows)[0]
-        apart = torch.cat([run(model, [row])[0] for row in rows])
-
-    assert distance(packed, apart) <= 1e-5
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_blocks_equal_transformers_own_attention(family):
-    blocks, eager = (make_model(CONFIGS[family], name) for name in (BLOCKS, "sdpa"))
-
-    with torch.no_grad():
-        assert distance(run(blocks, make_rows())[0], run(eager, make_rows())[0]) <= 1e-9
-
-
-@pytest.mark.parametrize("family", ["starcoder2", "mistral"])
-def test_sliding_window_is_felt_by_these_tests(family):
-    config = type(CONFIGS[family])(**{**CONFIGS[family].to_dict(), "sliding_window": 64})
-    narrow, wide = make_model(CONFIGS[family]), make_model(config)
-
-    with torch.no_grad():
-        assert distance(run(narrow, make_rows())[0], run(wide, make_rows())[0]) > 0.01
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_packed_equals_apart_with_recomputed_activations(family):
-    model = make_model(CONFIGS[family])
-    enable = getattr(model, "activation_checkpointing_enable", None)  # transformers 5.17 has none
-    (enable or model.gradient_checkpointing_enable)()
-    model.train()
-
-    assert_packed_equals_apart(model)
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize("family", CONFIGS)
-def test_packed_equals_apart_with_lora(family):
-    model = get_peft_model(
-        make_model(CONFIGS[family]),
-        LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"),
-        autocast_adapter_dtype=False,
-    )
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # zero in a fresh adapter
-            torch.nn.init.normal_(parameter, std=0.3)
-
-    assert_packed_equals_apart(model)
-
-
-@pytest.mark.parametrize(("family", "attention"), COMBINATIONS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_check_isolation_accepts(family, attention, dtype):
-    model = make_model(CONFIGS[family], attention, dtype).train()
-
-    check_isolation(model, collate)
-
-    assert model.training
-
-
-def plain_causal(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    output = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
-    )
-    return output.transpose(1, 2), None
-
-
-def test_check_isolation_refuses_an_attention_that_ignores_boundaries():
-    AttentionInterface.register("plain_causal", plain_causal)
-    model = make_model(CONFIGS["qwen2"], "plain_causal")
-
-    with pytest.raises(FimError, match=r"qwen2 with attention 'plain_causal' lets .*set model\.a"):
-        check_isolation(model, collate)
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_check_isolation_refuses_a_collator_with_an_attention_mask(attention):
-    model = make_model(CONFIGS["llama"], attention)
-
-    def masked(rows):
-        batch = collate(rows)
-        return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
-
-    with pytest.raises(FimError, match=rf"llama with attention '{attention}' lets the samples"):
-        check_isolation(model, masked)
-
-
-LEAKING = {
-    "opt": (
-        OPTConfig(
-            vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
-            word_embed_proj_dim=32, max_position_embeddings=128,
-        ),
-        ("sdpa", "eager"),
-    ),
-    "gpt_oss": (
-        GptOssConfig(
-            vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=2, head_dim=8,
-            num_attention_heads=4, num_key_value_heads=2, num_local_experts=2,
-            num_experts_per_tok=1, max_position_embeddings=128, eos_token_id=0, pad_token_id=0,
-        ),
-        ("eager", BLOCKS),  # sinks
-    ),
-    "granitemoehybrid": (
-        GraniteMoeHybridConfig(
-            vocab_size=97, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, shared_intermediate_size=32,
-            layer_types=["mamba", "attention"], mamba_n_heads=4, mamba_d_head=16, mamba_d_state=8,
-            num_local_experts=0, num_experts_per_tok=0,
-            eos_token_id=0, pad_token_id=0, bos_token_id=0,
-        ),
-        ("eager", BLOCKS),
-    ),
-    "mamba": (
-        MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4,
-                    eos_token_id=0, pad_token_id=0, bos_token_id=0),
-        ("eager", BLOCKS),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("family", "attention"), [(f, a) for f in LEAKING for a in LEAKING[f][1]])
-def test_check_isolation_refuses_families_that_leak(family, attention):
-    model = make_model(LEAKING[family][0], attention, torch.float32)
-
-    with pytest.raises(FimError, match=rf"^{family} with attention .*supports packing"):
-        check_isolation(model, collate)
-
-
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
-def test_check_isolation_turns_a_models_own_refusal_into_one_line(kind):
-    class Refusing(transformers.Qwen2ForCausalLM):
-        def forward(self, **kwargs):
-            raise kind("cannot keep packed sequences apart\nwithout a kernel")
-
-    model = Refusing(CONFIGS["qwen2"])
-
-    with pytest.raises(FimError, match=r"cannot run a pack \(cannot keep packed sequences apart\)"):
-        check_isolation(model, collate)
-
-
-def test_check_isolation_refuses_blocks_that_miss_what_the_model_passes(monkeypatch):
-    def forgetful(*states, scaling=None, **kwargs):
-        return block_attention(*states, scaling=0.5 * scaling, **kwargs)
-
-    AttentionInterface.register("forgetful", forgetful)
-    monkeypatch.setattr("finetune.attention.BLOCKS", "forgetful")
-
-    with pytest.raises(FimError, match="something else than the model's own attention"):
-        check_isolation(make_model(CONFIGS["llama"], "forgetful"), collate)
-
-
-def test_check_isolation_names_damaged_weights():
-    model = make_model(CONFIGS["qwen2"])
-    model.model.norm.weight.data[0] = float("nan")
-
-    with pytest.raises(FimError, match=r"^qwen2 with attention .*: its logits are not"):
-        check_isolation(model, collate)
-
-
-def heads(batch: int = 1, length: int = 6, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(batch, 2, length, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
-
-
-EDGES = torch.tensor([0, 2, 6], dtype=torch.int32)
+    dropped, _ = block_attention(layer.train(), *states(), None, **settings)
+    kept, _ = block_attention(layer.eval(), *states(), None, **settings)
+
+    assert distance(kept, by_hand(*states(), softcap=softcap)) <= 1e-12
+    assert distance(dropped, kept) > 0.1
+
+
+def kernel_of_torch_2_11(
+    query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)
+):
+    """Stands for torch's kernel, which only a GPU runs; refuses what the real one refuses."""
+    assert cu_seq_q is cu_seq_k
+    assert (max_q, max_k) == (22, 22)
+    assert query.shape[-1] == key.shape[-1] == value.shape[-1]
+    assert query.shape[1] == key.shape[1] == value.shape[1]
+    assert window_size[1] == 0
+    window = None if window_size[0] == -1 else window_size[0] + 1
+    tensors = (x.transpose(0, 1)[None] for x in (query, key, value))
+    return by_hand(*tensors, window, scaling=scale or query.shape[-1] ** -0.5)[0]
+
+
+def kernel_of_torch_2_12(query, key, value, *args, enable_gqa=False, **kwargs):
+    """The later kernel takes fewer key heads, if it is told."""
+    if enable_gqa:
+        groups = query.shape[1] // key.shape[1]
+        assert groups > 1
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    return kernel_of_torch_2_11(query, key, value, *args, **kwargs)
 
 
 @pytest.mark.parametrize(
-    ("states", "mask", "edges"),
-    [
-        (heads(), None, None),
-        (heads(batch=2), None, EDGES),
-        (heads(), torch.ones(1, 1, 6, 6), EDGES),
-    ],
-    ids=["no cu_seq_lens", "two rows", "mask"],
+    ("kernel", "grouped"), [(kernel_of_torch_2_11, False), (kernel_of_torch_2_12, True)]
 )
-def test_block_attention_raises_on(states, mask, edges):
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("key_heads", "value_dim"), [(4, 8), (2, 8), (1, 8), (4, 6)])
+def test_the_kernel_of_torch_gets_what_it_takes(
+    kernel, grouped, window, key_heads, value_dim, monkeypatch
+):
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    monkeypatch.setattr(attention, "_GROUPED_KERNEL", grouped)
+    monkeypatch.setattr(attention, "_fits_kernel", lambda query, value: True)
+    tensors = states(key_heads, value_dim)
+
+    output, _ = block_attention(
+        LAYER, *tensors, None, cu_seq_lens_q=EDGES, max_length_q=22, sliding_window=window
+    )
+
+    assert distance(output, by_hand(*tensors, window)) <= 1e-12
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("key_heads", "value_dim"), [(4, 8), (2, 8), (4, 6)])
+def test_the_kernel_of_torch_is_the_formula(window, key_heads, value_dim):
+    tensors = [x.bfloat16() for x in states(key_heads, value_dim)]
+
+    output, _ = block_attention(
+        LAYER, *(x.cuda() for x in tensors), None, cu_seq_lens_q=EDGES.cuda(), max_length_q=22,
+        sliding_window=window,
+    )  # fmt: skip
+
+    assert attention._fits_kernel(tensors[0].cuda(), tensors[2].cuda())
+    assert distance(output.cpu().double(), by_hand(*(x.double() for x in tensors), window)) <= 2e-2
+
+
+@pytest.mark.parametrize("grouped", [{}, {"enable_gqa": True}])
+def test_varlen_attn_of_this_torch_takes_our_arguments(grouped):
+    if grouped and not attention._GROUPED_KERNEL:
+        pytest.skip("torch 2.11")
+    x = torch.zeros(6, 2, 8)
+
+    inspect.signature(attention.varlen_attn).bind(
+        x, x, x, EDGES, EDGES, 4, 4, scale=None, window_size=(-1, 0), **grouped
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "stablelm"])
+def test_layers_share_what_a_step_knows_of_its_samples(family, monkeypatch):
+    model = make_model(FAMILIES[family])  # two layers; Gemma 2's first alone has a window
+    reads = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(
+        torch.Tensor, "tolist", lambda x: reads.append(1) if x.dim() != 1 else tolist(x)
+    )
+
+    with torch.inference_mode():
+        attention._tiles.cache_clear()
+        attention._boundaries.cache_clear()
+        for _ in range(3):
+            packed_logits(model, make_rows())
+
+    assert reads == []
+    assert attention._tiles.cache_info().misses == 3 * (2 if family == "gemma2" else 1)
+    assert attention._boundaries.cache_info().misses == (3 if family == "stablelm" else 0)
+
+
+def test_a_mask_made_in_inference_serves_training():
+    model = make_model(FAMILIES["mistral"])
+    attention._band.cache_clear()
+
+    with torch.inference_mode():
+        packed_logits(model, make_rows())
+    packed_logits(model, make_rows()).sum().backward()
+
+    assert attention._band.cache_info().misses == 1
+
+
+def test_no_mask_is_as_long_as_a_sample():
+    mask = attention._band(4, torch.device("cpu"))
+
+    assert mask.int().tolist() == [
+        [1, 1, 1, 1, 0, 0, 0],
+        [0, 1, 1, 1, 1, 0, 0],
+        [0, 0, 1, 1, 1, 1, 0],
+        [0, 0, 0, 1, 1, 1, 1],
+    ]
+    assert attention._tiles(EDGES, 4)[2:5] == [(7, 8, 7), (8, 12, 8), (12, 16, 9)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "mask", "edges"),
+    [(1, None, None), (2, None, EDGES), (1, torch.ones(1, 1, 30, 30), EDGES)],
+    ids=["no boundaries", "two rows", "mask"],
+)
+def test_block_attention_raises_on(batch, mask, edges):
+    tensors = (x.expand(batch, -1, -1, -1) for x in states())
+
     with pytest.raises(FimError, match="one flat row with cu_seq_lens_q and no mask"):
-        block_attention(torch.nn.Identity(), states, states, states, mask, cu_seq_lens_q=edges)
-
-
-def test_block_attention_raises_on_softcap():
-    with pytest.raises(FimError, match=r"set model\.attention=eager"):
-        block_attention(
-            torch.nn.Identity(), heads(), heads(), heads(), None, cu_seq_lens_q=EDGES, softcap=30.0
-        )
+        block_attention(LAYER, *tensors, mask, cu_seq_lens_q=edges)
 
 
 def test_block_attention_raises_on_sinks():
     with pytest.raises(FimError, match="attention sinks"):
-        block_attention(
-            torch.nn.Identity(), heads(), heads(), heads(), None, cu_seq_lens_q=EDGES,
-            s_aux=torch.zeros(2),
-        )  # fmt: skip
+        block_attention(LAYER, *states(), None, cu_seq_lens_q=EDGES, s_aux=torch.zeros(2))
 
 
 def test_block_attention_takes_the_dtype_of_the_values():
-    output, weights = block_attention(
-        torch.nn.Identity(), heads(), heads(), heads(dtype=torch.bfloat16), None,
-        cu_seq_lens_q=EDGES,
-    )  # fmt: skip
+    query, key, value = states()
+
+    output, _ = block_attention(
+        LAYER, query.float(), key.float(), value.bfloat16(), None, cu_seq_lens_q=EDGES
+    )
 
     assert output.dtype == torch.bfloat16
-    assert output.shape == (1, 6, 2, 8)
-    assert weights is None
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-def test_bfloat16_autocast_over_float32_weights_keeps_samples_apart(family):
-    model = make_model(CONFIGS[family], BLOCKS, torch.float32)
-    rows = make_rows()
-
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        packed = run(model, rows)[0]
-        apart = torch.cat([run(model, [row])[0] for row in rows])
-
-    assert distance(packed.float(), apart.float()) <= 5e-2
 
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "flash_installed", "chosen"),
+    ("asked", "device", "chosen"),
     [
-        ("auto", CPU, True, "sfim_blocks"),
-        ("auto", CPU, False, "sfim_blocks"),
-        ("auto", CUDA, True, "flash_attention_2"),
-        ("auto", CUDA, False, "sfim_blocks"),
-        ("blocks", CPU, True, "sfim_blocks"),
-        ("blocks", CUDA, True, "sfim_blocks"),
-        ("sdpa", CPU, True, "sdpa"),
-        ("eager", CUDA, True, "eager"),
-        ("flash_attention_2", CUDA, True, "flash_attention_2"),
-        ("flash_attention_3", CUDA, False, "flash_attention_3"),
+        ("auto", CPU, "sfim_blocks"),
+        ("blocks", CPU, "sfim_blocks"),
+        ("sdpa", CPU, "sdpa"),
+        ("auto", CUDA, "flash_attention_2"),
+        ("blocks", CUDA, "sfim_blocks"),
+        ("sdpa", CUDA, "sdpa"),
+        ("flash_attention_2", CUDA, "flash_attention_2"),
+        ("flash_attention_3", CUDA, "flash_attention_3"),
+        ("flex_attention", CUDA, "flex_attention"),
     ],
 )
-def test_choose_attention(asked, device, flash_installed, chosen, monkeypatch, capsys):
-    monkeypatch.setattr("finetune.attention._has_flash_attention", lambda: flash_installed)
+def test_choose_attention(asked, device, chosen, monkeypatch, capsys):
+    monkeypatch.setattr(attention, "_installed_flash_attention", lambda device: "flash_attention_2")
+    attention._warn_of_masks.cache_clear()
 
-    assert choose_attention(asked, device) == chosen
-    assert ("dense mask" in capsys.readouterr().err) == (chosen in ("sdpa", "eager"))
+    assert choose_attention(asked, device) == choose_attention(asked, device) == chosen
+    assert capsys.readouterr().err.count("dense mask") == (chosen == "sdpa")
 
 
 @pytest.mark.parametrize(
@@ -374,20 +256,43 @@ def test_choose_attention(asked, device, flash_installed, chosen, monkeypatch, c
     ],
 )
 def test_auto_takes_flash_attention_for_half_precision_only(dtype, chosen, monkeypatch):
-    monkeypatch.setattr("finetune.attention._has_flash_attention", lambda: True)
+    monkeypatch.setattr(attention, "_installed_flash_attention", lambda device: "flash_attention_2")
 
     assert choose_attention("auto", CUDA, dtype) == chosen
 
 
-def test_choose_attention_refuses_unknown_names():
-    with pytest.raises(FimError, match=r"model\.attention: unknown 'fast'; known: auto, blocks"):
-        choose_attention("fast", CPU)
+@pytest.mark.parametrize(
+    ("version_2", "version_3", "capability", "chosen"),
+    [
+        (False, False, 9, "sfim_blocks"),
+        (True, False, 9, "flash_attention_2"),
+        (True, True, 9, "flash_attention_3"),
+        (True, True, 8, "flash_attention_2"),
+        (False, True, 8, "sfim_blocks"),
+    ],
+)
+def test_auto_takes_the_installed_package(version_2, version_3, capability, chosen, monkeypatch):
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: version_2)
+    monkeypatch.setattr(attention, "is_flash_attn_3_available", lambda: version_3)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
+
+    assert choose_attention("auto", CUDA, torch.bfloat16) == chosen
 
 
-def test_varlen_attn_of_this_torch_takes_our_arguments():
-    from torch.nn.attention.varlen import varlen_attn
+def test_auto_needs_no_package_here():
+    assert attention._installed_flash_attention(CPU) is None
+    assert choose_attention("auto", CPU) == BLOCKS
 
-    states = torch.zeros(6, 2, 8)
-    inspect.signature(varlen_attn).bind(
-        states, states, states, EDGES, EDGES, 4, 4, scale=None, window_size=(-1, 0)
-    )
+
+@pytest.mark.parametrize("asked", ["flash_attention_2", "flash_attention_3", "flex_attention"])
+def test_choose_attention_refuses_what_cannot_train_on_a_cpu(asked):
+    with pytest.raises(FimError, match=rf"^model\.attention: {asked} cannot .* set it to blocks$"):
+        choose_attention(asked, CPU)
+
+
+@pytest.mark.parametrize("asked", ["fast", "eager"])  # eager takes its softmax in float32
+def test_choose_attention_refuses_unknown_names(asked):
+    known = ", ".join(ATTENTIONS)
+
+    with pytest.raises(FimError, match=rf"model\.attention: unknown '{asked}'; known: {known}$"):
+        choose_attention(asked, CPU)

@@ -226,10 +226,18 @@ def make_run(run: Path) -> Path:
     generator = random.Random(2)
     log = [
         {"step": n, "loss": 0.6 + 0.9 * math.exp(-n / 90) + generator.gauss(0, 0.06),
-         "learning_rate": 1e-4 * min(1, n / 30) * (1 - n / 460), "tokens": 8192 * n, "seconds": n}
+         "learning_rate": 1e-4 * min(1, n / 30) * (1 - n / 460), "tokens": 8192 * n, "seconds": n,
+         "tokens_per_second": 8000 + 40 * (n % 7), "mfu": 0.41}
         for n in range(1, 457)
     ]  # fmt: skip
-    log += [{"step": s, "eval_loss": 0.71 + 0.7 * math.exp(-s / 80)} for s in range(0, 457, 50)]
+    kinds = {
+        "loss_middle": 0.71, "loss_ar": 0.9, "order/psm": 0.7, "order/spm": 0.72,
+        "sampler/node": 0.66, "sampler/cursor": 0.8, "kind/if_statement": 0.5, "kind/<b>": 0.75,
+    }  # fmt: skip
+    log += [
+        {"step": step} | {name: low + 0.7 * math.exp(-step / 80) for name, low in kinds.items()}
+        for step in range(0, 457, 50)
+    ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log) + '{"step": 45')
     return run
 

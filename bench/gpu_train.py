@@ -1,0 +1,255 @@
+"""Training speed, memory, kernels and equality on one GPU; `bench/gpu_train.sh` runs it.
+
+    python bench/gpu_train.py [--tiny] [CASE ...]
+
+Models have the sizes of real ones and random weights, samples random ids of lognormal lengths
+(median 600 tokens), so nothing is downloaded. Tokens per second are real tokens after three warm-up
+steps; `limit` is what 790 TFLOP/s of dense bfloat16 would allow for this model and these lengths.
+A case that is named in CASES is run in this process; without a name each runs in one of its own.
+`--tiny` puts sizes a CPU can train in their place, to see that the script works.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+VOCABULARY = 151_936
+PEAK_FLOPS = 790e12
+"""Of one H200, bfloat16, dense."""
+WARM = 3
+
+
+def qwen(hidden: int, inner: int, layers: int, heads: int, key_heads: int) -> dict[str, Any]:
+    """Sizes as in the config.json of a Qwen2.5-Coder."""
+    return {
+        "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": key_heads,
+        "vocab_size": VOCABULARY, "max_position_embeddings": 32_768, "rope_theta": 1e6,
+        "tie_word_embeddings": hidden < 3_000,
+    }  # fmt: skip
+
+
+SHAPES = {
+    "0.5B": qwen(896, 4_864, 24, 14, 2),
+    "1.5B": qwen(1_536, 8_960, 28, 12, 2),
+    "7B": qwen(3_584, 18_944, 28, 28, 4),
+    "tiny": qwen(64, 128, 2, 4, 2) | {"vocab_size": 512},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One measured run; `goal` and `floor` are tokens per second, or a ratio to `against`."""
+
+    shape: str
+    adapter: str
+    kind: str = "blocks"
+    checkpointing: bool = False
+    capacity: int = 8_192
+    steps: int = 20
+
+
+CASES = {
+    "7B-lora": Case(shape="7B", adapter="lora"),
+    "7B-full": Case(shape="7B", adapter="full", checkpointing=True, steps=10),
+    "1.5B-lora": Case(shape="1.5B", adapter="lora"),
+    "1.5B-full": Case(shape="1.5B", adapter="full"),
+    "1.5B-lora-trl": Case(shape="1.5B", adapter="lora", kind="trl"),
+    "1.5B-lora-padded": Case(shape="1.5B", adapter="lora", kind="padded", steps=10),
+    "1.5B-lora-32k": Case(shape="1.5B", adapter="lora", capacity=32_768, steps=8),
+    "1.5B-lora-32k-dense": Case(
+        shape="1.5B", adapter="lora", kind="dense", capacity=32_768, steps=8
+    ),
+}
+GOALS = (  # what is divided by what (nothing: tokens per second), floor, goal
+    ("7B-lora", "", 9_300, 12_000),
+    ("7B-full", "", 4_100, 5_400),
+    ("1.5B-lora", "", 35_000, 47_000),
+    ("1.5B-full", "", 24_000, 32_000),
+    ("1.5B-lora", "1.5B-lora-padded", 1.8, 2.3),
+    ("1.5B-lora-32k", "1.5B-lora-32k-dense", 1.6, 2.0),
+    ("1.5B-lora", "1.5B-lora-trl", 1.0, 1.05),
+)
+
+
+def measure(name: str, tiny: bool) -> dict[str, Any]:
+    """Run one case in this process."""
+    from train_cases import lognormal_samples, make_model, run
+
+    case = CASES[name]
+    shape, capacity, steps, warm = case.shape, case.capacity, case.steps, WARM
+    if tiny:
+        shape, capacity, steps, warm = "tiny", 512, 9, 1
+    cuda = torch.cuda.is_available()
+    model = make_model(SHAPES[shape], case.adapter, torch.bfloat16 if cuda else torch.float32)
+    samples = list(
+        lognormal_samples((warm + steps) * capacity, SHAPES[shape]["vocab_size"], capacity // 2)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        figures = run(
+            case.kind, model, make_tokenizer(), samples,
+            capacity=capacity, folder=folder, warm=warm, checkpointing=case.checkpointing,
+        )  # fmt: skip
+    rate = figures["tokens"] / figures["wall"]
+    return {
+        "rate": rate,
+        "limit": rate / limit(model, samples, case),
+        "gigabytes": torch.cuda.max_memory_allocated() / 1e9 if cuda else 0.0,
+        "kernels": attention_kernels(model, samples[:8]) if case.kind == "blocks" else [],
+    }
+
+
+def limit(model: Any, samples: list[np.ndarray], case: Case) -> float:
+    """Tokens a second at peak FLOP/s: w * matmul parameters + c * 2 * layers * width * context."""
+    config = model.config
+    matmul = sum(
+        p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "lora_" not in name
+    )
+    if not config.tie_word_embeddings:
+        matmul -= model.get_input_embeddings().weight.numel()
+    lengths = np.array([len(ids) for ids in samples], dtype=float)
+    context = (lengths**2).sum() / lengths.sum()
+    passes = (4 if case.adapter == "lora" else 6) + 2 * case.checkpointing
+    attention = (3.5 + case.checkpointing) * 2 * config.num_hidden_layers * config.hidden_size
+    return PEAK_FLOPS / (passes * matmul + attention * context)
+
+
+def attention_kernels(model: Any, samples: list[np.ndarray]) -> list[str]:
+    """Names of the attention kernels that a forward and backward pass launch."""
+    from torch.profiler import ProfilerActivity, profile
+    from train_cases import packs_of
+
+    from finetune.losses import collate
+
+    device = next(model.parameters()).device
+    pack = packs_of(samples, sum(map(len, samples)))[0]
+    batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in collate([pack]).items()}
+    del batch["labels"]
+    activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
+    with profile(activities=[activity]) as profiler:
+        model(**batch, use_cache=False).logits[..., :8].float().sum().backward()
+    names = {event.key for event in profiler.key_averages()}
+    return sorted(name for name in names if "flash" in name.lower() or "fmha" in name.lower())
+
+
+def make_tokenizer() -> Any:
+    """The smallest tokenizer a trainer accepts."""
+    from finetune.tokenizer import train_tokenizer
+
+    return train_tokenizer([b"def add(first, second):\n    return first + second\n"] * 4, 300)
+
+
+def same_packed_and_alone(tiny: bool) -> dict[str, float]:
+    """Largest difference of a sample's logits, in a pack against alone, of the largest logit."""
+    from train_cases import lognormal_samples, make_model
+
+    samples = list(lognormal_samples(2_000, 500, 600))
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16) if torch.cuda.is_available() else (torch.float32,):
+        model = make_model(SHAPES["tiny" if tiny else "0.5B"], "full", dtype).eval()
+        packed, alone = (_last_logits(model, chosen) for chosen in (samples, samples[-1:]))
+        found[str(dtype)] = ((packed - alone).abs().max() / alone.abs().max()).item()
+    return found
+
+
+@torch.no_grad()
+def _last_logits(model: Any, samples: list[np.ndarray]) -> torch.Tensor:
+    from finetune.attention import BLOCKS
+    from finetune.losses import collate
+
+    model.set_attn_implementation(BLOCKS)
+    ids = np.concatenate(samples)
+    lengths = [len(sample) for sample in samples]
+    batch = collate([{"input_ids": ids, "labels": ids, "seq_lengths": lengths}])
+    del batch["labels"]
+    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    return model(**batch, use_cache=False).logits[0, -lengths[-1] :].float()
+
+
+def same_after_resuming(tiny: bool) -> bool:
+    """Whether ten steps give the losses of five, a save, and five more in another trainer."""
+    from train_cases import Losses, lognormal_samples, make_model, packed_trainer
+
+    sizes = SHAPES["tiny" if tiny else "0.5B"]
+    samples = list(lognormal_samples(10_000, 500, 1_000))
+    losses = []
+    with tempfile.TemporaryDirectory() as folder:
+        for resume in (False, True):
+            dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+            model = make_model(sizes, "lora", dtype)
+            callback = Losses()
+            trainer = packed_trainer(
+                "blocks", samples, 1_000, folder, callback,
+                model=model, processing_class=make_tokenizer(), save_strategy="steps",
+                save_steps=5,
+            )  # fmt: skip
+            trainer.train(resume_from_checkpoint=f"{folder}/checkpoint-5" if resume else None)
+            losses.append([loss.hex() for loss in callback.found][-5:])
+    return losses[0] == losses[1]
+
+
+def versions() -> str:
+    """Interpreter, packages and device of these figures."""
+    parts = [f"Python {platform.python_version()}"]
+    for name in ("torch", "transformers", "trl", "peft", "accelerate"):
+        try:
+            parts.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            parts.append(f"no {name}")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else "a CPU"
+    return f"{', '.join(parts)}; {where}; {time.strftime('%Y-%m-%d')}"
+
+
+def in_process(name: str, tiny: bool) -> dict[str, Any] | None:
+    command = [sys.executable, __file__, *(["--tiny"] if tiny else []), name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+def show(name: str, figures: dict[str, Any] | None) -> None:
+    if figures is None:
+        print(f"{name}: failed")
+        return
+    print(
+        f"{name:20} {figures['rate']:10,.0f} tokens/s  {figures['limit']:6.1%} of the limit  "
+        f"{figures['gigabytes']:6.1f} GB  {', '.join(figures['kernels'])[:120]}",
+        flush=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    tiny = "--tiny" in arguments
+    named = [name for name in arguments if name != "--tiny"]
+    if named:
+        for name in named:
+            print(json.dumps(measure(name, tiny)))
+        return 0
+    print(versions())
+    found = {}
+    for name in CASES:
+        found[name] = in_process(name, tiny)
+        show(name, found[name])
+    for name, against, floor, goal in GOALS:
+        if found[name] is None or (against and found[against] is None):
+            continue
+        value = found[name]["rate"] / (found[against]["rate"] if against else 1)
+        word = "goal met" if value >= goal else "floor met" if value >= floor else "MISSED"
+        title = f"{name} / {against}" if against else name
+        print(f"{title:36} {value:10,.2f}  floor {floor:,}  goal {goal:,}  {word}")
+    for dtype, difference in same_packed_and_alone(tiny).items():
+        print(f"packed against alone, {dtype}: logits differ by {difference:.1e} of the largest")
+    print(f"losses after resuming equal, bit by bit: {same_after_resuming(tiny)}")
+    return 0 if all(found.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""The part of a report about the training: losses over the steps, by kind of sample, and speed."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from statistics import median
+from typing import Any
+
+from finetune import report_charts as charts
+from finetune.report_charts import absent, count, is_number, percent, signed, significant, table
+from finetune.report_read import Inputs
+
+COLORS = 6
+"""Lines of one chart that have a color of their own."""
+Points = tuple[tuple[float, float], ...]
+
+
+def training_section(inputs: Inputs) -> str:
+    """Show how the losses fell, on which kind of sample, and how fast the tokens went by."""
+    train = points_of(inputs.log, "loss")
+    held_out = points_of(inputs.log, "loss_middle") or points_of(inputs.log, "loss_ar")
+    if not train and not held_out:
+        return absent("training log", "sfim train RECIPE")
+    series = [
+        charts.Series(label="training, each logged step", css="faint", points=train),
+        charts.Series(label="training, running mean", css="train", points=smooth(train)),
+        charts.Series(label="held out", css="held-out", points=held_out, dots=True),
+    ]
+    parts = [f"<p>{_sentence(train, held_out, inputs.log)}</p>"]
+    parts.append(charts.lines([s for s in series if s.points], "step", "loss, nats per token"))
+    parts.append(_by_kind(inputs.log))
+    parts.append(_line(points_of(inputs.log, "learning_rate"), "Learning rate", "learning rate"))
+    speed = smooth(points_of(inputs.log, "tokens_per_second"))
+    parts.append(_line(speed, "Speed", "tokens a second, running mean"))
+    return "".join(parts)
+
+
+def points_of(log: Sequence[Mapping[str, Any]], key: str) -> Points:
+    """Return step and value of the log's lines that have the key."""
+    return tuple((line["step"], line[key]) for line in log if is_number(line.get(key)))
+
+
+def smooth(points: Points) -> Points:
+    """Average each point with the ones before it, over a thirtieth of the run."""
+    width = max(1, len(points) // 30)
+    values = [y for _, y in points]
+    windows = (values[max(0, i - width + 1) : i + 1] for i in range(len(points)))
+    return tuple((x, sum(w) / len(w)) for (x, _), w in zip(points, windows, strict=True))
+
+
+def _sentence(train: Points, held_out: Points, log: Sequence[Mapping[str, Any]]) -> str:
+    last = max(step for step, _ in (*train, *held_out))
+    text = f"{count(last)} steps."
+    if held_out:
+        best = min(held_out, key=lambda point: point[1])
+        text += (
+            f" Held-out loss {significant(held_out[0][1])} at step {count(held_out[0][0])}, "
+            f"{significant(held_out[-1][1])} at step {count(held_out[-1][0])}; "
+            f"lowest {significant(best[1])} at step {count(best[0])}."
+        )
+    speeds = [speed for _, speed in points_of(log, "tokens_per_second")]
+    if speeds:
+        text += f" {significant(median(speeds))} tokens a second, the median of the steps"
+        shares = [share for _, share in points_of(log, "mfu")]
+        text += f": {percent(median(shares))} of what the chip can do." if shares else "."
+    return text
+
+
+def _line(points: Points, title: str, label: str) -> str:
+    if not points:
+        return ""
+    chart = charts.lines([charts.Series(label="", css="train", points=points)], "step", label)
+    return f"<details><summary>{title}</summary>{chart}</details>"
+
+
+def _by_kind(log: Sequence[Mapping[str, Any]]) -> str:
+    """Draw the held-out loss by order and by sampler, and list it by node kind."""
+    orders = {"AR": points_of(log, "loss_ar")}
+    orders |= {name.upper(): points for name, points in _group(log, "order").items()}
+    parts = [
+        _lines("By order", orders),
+        _lines("By sampler of the MIDDLE", _group(log, "sampler")),
+        _kinds(_group(log, "kind")),
+    ]
+    shown = "".join(parts)
+    return f"<h3>Held-out loss by kind of sample</h3>{shown}" if shown else ""
+
+
+def _group(log: Sequence[Mapping[str, Any]], group: str) -> dict[str, Points]:
+    keys = sorted({key for line in log for key in line if key.startswith(f"{group}/")})
+    return {key.split("/", 1)[1]: points_of(log, key) for key in keys}
+
+
+def _lines(title: str, by_name: Mapping[str, Points]) -> str:
+    series = [
+        charts.Series(label=name, css=f"color-{number % COLORS}", points=points, dots=True)
+        for number, (name, points) in enumerate(sorted(by_name.items()))
+        if points
+    ]
+    if not series:
+        return ""
+    return f"<h4>{title}</h4>{charts.lines(series, 'step', 'held-out loss, nats per token')}"
+
+
+def _kinds(by_name: Mapping[str, Points]) -> str:
+    shown = {name: [loss for _, loss in points] for name, points in by_name.items() if points}
+    rows = [
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{significant(losses[0])}</td>'
+        f"<td>{significant(losses[-1])}</td>"
+        f"<td>{signed(losses[-1] - losses[0], losses[0])}</td><td>{charts.spark(losses)}</td></tr>"
+        for name, losses in sorted(shown.items(), key=lambda item: item[1][-1])
+    ]
+    head = ("", "first", "last", "difference", "")
+    return f"<h4>By node kind of the MIDDLE</h4>{table(head, rows)}" if rows else ""

@@ -1,0 +1,61 @@
+"""`finetune.train` as `accelerate launch -m several_processes` runs it for `test_distributed`.
+
+It writes the loss of every micro-step, which the log rounds to float32. And it runs FSDP2 on a CPU,
+where Accelerate would turn it off: Accelerate is told that the processes have GPUs before it looks
+whether FSDP was asked for, and takes its own way through torch's `fully_shard`, over gloo.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from finetune import arguments, train
+from finetune.trainer import PackTrainer
+
+
+def recorded(training_step: Callable) -> Callable:
+    """Add the loss of each micro-step to `losses_<process>` of the run folder."""
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = training_step(self, *args, **kwargs)
+        path = Path(self.args.output_dir).parent / f"losses_{self.args.process_index}"
+        with open(path, "a") as file:
+            file.write(f"{loss.item()!r}\n")
+        return loss
+
+    return step
+
+
+def main() -> int:
+    """Train, and say on stderr how the weights were spread."""
+    make_arguments, save = arguments.training_arguments, train._save
+
+    def pretend(*args: Any, **kwargs: Any) -> Any:
+        made = make_arguments(*args, **kwargs)
+        made.distributed_state.distributed_type = DistributedType.MULTI_GPU
+        return made
+
+    def tell(trainer: Any, *args: Any) -> None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        units = sum(isinstance(module, FSDPModule) for module in model.modules())
+        spread = all(isinstance(parameter, DTensor) for parameter in model.parameters())
+        runs = trainer.accelerator.distributed_type.value
+        sys.stderr.write(f"{runs}: {units} units, {spread=}\n")
+        save(trainer, *args)
+
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        arguments.check_launch = lambda device: None
+        train.training_arguments = pretend
+    train._save = tell
+    PackTrainer.training_step = recorded(PackTrainer.training_step)
+    return train.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""A run whose samples could see each other is refused before a weight moves, whatever the cause."""
+
+import pytest
+import torch
+import transformers
+from packed_unpacked import FAMILIES, HYBRID, SIZES, make_model
+from transformers import (
+    AttentionInterface,
+    GptOssConfig,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
+    MambaConfig,
+    OPTConfig,
+    Qwen2Config,
+    XGLMConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from fim import FimError
+from finetune import isolation
+from finetune.attention import BLOCKS, block_attention
+from finetune.isolation import check_isolation, refuse_leaking
+from finetune.losses import collate
+
+
+def with_a_mask(rows):
+    batch = collate(rows)
+    return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+
+
+def without_positions(rows):
+    batch = collate(rows)
+    del batch["position_ids"]
+    return batch
+
+
+def with_positions_through_the_row(rows):
+    batch = collate(rows)
+    return {**batch, "position_ids": torch.arange(batch["input_ids"].shape[1])[None]}
+
+
+def without_any_boundary(rows):
+    batch = collate(rows)
+    return {key: batch[key] for key in ("input_ids", "labels")}
+
+
+def with_a_cache(rows):
+    return {**collate(rows), "use_cache": True}
+
+
+def packed_by_trl(rows):
+    """What `SFTTrainer(packing=True)` does with packs: each is one long sample to it."""
+    from datasets import Dataset
+    from trl.data_utils import pack_dataset
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    packs = Dataset.from_list(rows).select_columns(["input_ids", "labels"])
+    packs = pack_dataset(packs, seq_length=64, strategy="bfd")
+    return DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)(list(packs))
+
+
+LEAKS = "lets the samples of a pack see each other"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "family", "attention", "message"),
+    [
+        (with_a_mask, "llama", "sdpa", LEAKS),
+        (without_positions, "llama", "sdpa", LEAKS),  # cu_seq_lens alone
+        (without_positions, "gpt_bigcode", BLOCKS, LEAKS),  # its positions are learned
+        (with_positions_through_the_row, "llama", "sdpa", LEAKS),
+        (without_any_boundary, "llama", "sdpa", LEAKS),
+        (without_any_boundary, "llama", BLOCKS, LEAKS),
+        (with_a_cache, "llama", "sdpa", "cannot run a pack .*a cache"),
+        pytest.param(packed_by_trl, "llama", "sdpa", LEAKS, marks=pytest.mark.slow),
+        pytest.param(packed_by_trl, "llama", BLOCKS, LEAKS, marks=pytest.mark.slow),
+    ],
+)
+def test_a_collator_is_refused(wrong, family, attention, message):
+    model = make_model(FAMILIES[family], attention)
+
+    with pytest.raises(FimError, match=rf"^{family} with attention '{attention}' {message}"):
+        check_isolation(model, wrong)
+
+
+def test_a_mask_is_nothing_to_blocks():
+    check_isolation(make_model(FAMILIES["llama"], BLOCKS), with_a_mask)
+
+
+def test_a_model_that_insists_on_its_cache_is_refused():
+    class Caching(transformers.LlamaForCausalLM):
+        def forward(self, **kwargs):
+            return super().forward(**{**kwargs, "use_cache": True})
+
+    model = Caching(FAMILIES["llama"])
+    model.set_attn_implementation("sdpa")
+
+    with pytest.raises(FimError, match=f"llama with attention 'sdpa' {LEAKS}"):
+        check_isolation(model, collate)
+
+
+def plain_causal(module, query, key, value, attention_mask, scaling=None, **kwargs):
+    output = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=True
+    )
+    return output.transpose(1, 2), None
+
+
+def half_as_sharp(*states, scaling=None, **kwargs):
+    return block_attention(*states, scaling=0.5 * scaling, **kwargs)
+
+
+def blind_to_windows(*states, sliding_window=None, **kwargs):
+    return block_attention(*states, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("function", "family", "message"),
+    [
+        (plain_causal, "qwen2", LEAKS),
+        (half_as_sharp, "llama", "computes something else than the model's own attention"),
+        (blind_to_windows, "mistral", "computes something else than the model's own attention"),
+    ],
+)
+def test_an_attention_is_refused(function, family, message):
+    AttentionInterface.register(function.__name__, function)
+    model = make_model(FAMILIES[family], function.__name__)
+
+    with pytest.raises(FimError, match=rf"'{function.__name__}' {message}.*set model\.attention="):
+        check_isolation(model, collate)
+
+
+LEAKING = {
+    "gpt_oss": GptOssConfig(
+        **{**SIZES, "intermediate_size": 32}, head_dim=8, num_local_experts=2,
+        num_experts_per_tok=1,
+    ),
+    "granitemoehybrid": GraniteMoeHybridConfig(
+        **SIZES, **HYBRID, layer_types=["mamba", "attention"],
+    ),
+    "lfm2": Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]),
+    "mamba": MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=4),
+    "opt": OPTConfig(
+        vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+        word_embed_proj_dim=32, max_position_embeddings=128,
+    ),
+    "xglm": XGLMConfig(
+        vocab_size=97, d_model=32, ffn_dim=48, num_layers=2, attention_heads=4,
+        max_position_embeddings=128,
+    ),
+}  # fmt: skip
+CASES = [
+    ("gpt_oss", "sdpa", "eager"),
+    ("granitemoehybrid", BLOCKS, BLOCKS),
+    ("lfm2", BLOCKS, BLOCKS),
+    ("mamba", BLOCKS, BLOCKS),
+    ("opt", "sdpa", "sdpa"),
+    ("xglm", BLOCKS, BLOCKS),
+]
+
+
+@pytest.mark.parametrize(("family", "attention", "runs"), CASES)
+def test_a_family_that_leaks_is_refused_by_name_and_by_the_probe(
+    family, attention, runs, monkeypatch
+):
+    config = LEAKING[family]
+
+    with pytest.raises(FimError, match=rf"^{family} cannot be trained on packs.*: .*; \w+ .*model"):
+        refuse_leaking(config, attention)
+
+    monkeypatch.setattr(isolation, "refuse_leaking", lambda *args: None)
+    model = make_model(config, runs, torch.float32)
+    with pytest.raises(FimError, match=rf"^{family} with attention .*(see each other|run a pack)"):
+        check_isolation(model, collate)
+
+
+def test_a_name_is_refused_before_anything_runs():
+    class Unrunnable(transformers.MambaForCausalLM):
+        def forward(self, **kwargs):
+            raise AssertionError("it ran")
+
+    with pytest.raises(
+        FimError, match=r"^mamba cannot be trained on packs: its layers carry state"
+    ):
+        check_isolation(Unrunnable(LEAKING["mamba"]), collate)
+
+
+@pytest.mark.parametrize("family", ["gpt_oss", "opt"])
+def test_masks_without_positions_do_not_matter_to_blocks(family):
+    refuse_leaking(LEAKING[family], BLOCKS)
+
+
+def test_opt_is_kept_apart_by_blocks():
+    check_isolation(make_model(LEAKING["opt"], BLOCKS), collate)
+
+
+def test_sinks_are_refused():
+    with pytest.raises(FimError, match=r"^gpt_oss with attention 'sfim_blocks' .*attention sinks"):
+        check_isolation(make_model(LEAKING["gpt_oss"], BLOCKS, torch.float32), collate)
+
+
+def test_refused_names_are_names_of_transformers():
+    names = {*isolation._LEAKING_MODELS, *isolation._LEAKING_WITH_MASKS}
+
+    if "lfm3" not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        pytest.skip("transformers older than 5.23")
+    assert names - {"glm5_next_text"} <= MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
+
+
+def test_families_of_these_tests_are_not_refused():
+    for config in FAMILIES.values():
+        refuse_leaking(config, BLOCKS)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_models_own_refusal_becomes_one_line(kind):
+    class Refusing(transformers.Qwen2ForCausalLM):
+        def forward(self, **kwargs):
+            raise kind("cannot keep packed sequences apart\nwithout a kernel")
+
+    model = Refusing(FAMILIES["qwen2"])
+
+    with pytest.raises(FimError, match=r"cannot run a pack \(cannot keep packed sequences apart\)"):
+        check_isolation(model, collate)
+
+
+def test_damaged_weights_are_named():
+    model = make_model(FAMILIES["qwen2"])
+    model.model.norm.weight.data[0] = float("nan")
+
+    with pytest.raises(FimError, match=r"^qwen2 with attention .*: its logits are not"):
+        check_isolation(model, collate)
+
+
+def test_the_probe_leaves_the_model_as_it_was():
+    model = make_model(Qwen2Config(**SIZES), BLOCKS).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    check_isolation(model, collate)
+
+    assert model.training
+    assert model.config._attn_implementation == BLOCKS
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

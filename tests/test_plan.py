@@ -1,0 +1,247 @@
+"""What a plan predicts is what tensors take, and what it advises fits."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config, Starcoder2Config
+
+from finetune import cli, plan, plan_memory
+from finetune import train as train_module
+from finetune.adapters import add_adapter
+from finetune.attention import BLOCKS
+from finetune.losses import add_loss, collate
+from finetune.plan import explain_memory, is_out_of_memory, make_plan, plan_summary
+from finetune.plan_memory import Shape, model_shape, spread, step_bytes
+from finetune.recipe import Recipe
+from finetune.recipe_file import read_recipe
+from finetune.recipe_model import Model
+from finetune.train import train
+
+SIZES = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 6,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+CONFIGS = {
+    "qwen2": Qwen2Config(**SIZES),
+    "starcoder2": Starcoder2Config(**SIZES, bos_token_id=0, eos_token_id=0),
+}
+LORA = Model(name="base", adapter="lora", lora_r=4)
+FULL = Model(name="base", adapter="full")
+ON_CPU = {"dtype": torch.float32, "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpointing", "accumulates"),
+    [(LORA, False, False), (LORA, True, False), (FULL, False, True), (FULL, True, False)],
+)
+def test_what_a_layer_adds_is_counted_with_few_of_them(
+    model, checkpointing, accumulates, monkeypatch
+):
+    how = {"tokens": 96, "checkpointing": checkpointing, "accumulates": accumulates, **ON_CPU}
+    few = step_bytes(CONFIGS["qwen2"], model, **how)
+    monkeypatch.setattr(plan_memory, "_DEPTHS", (6, 99))
+
+    assert step_bytes(CONFIGS["qwen2"], model, **how) == few
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("model", [LORA, FULL], ids=["lora", "full"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_planned_step_holds_what_a_real_one_holds(family, model, checkpointing):
+    base = AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation=BLOCKS)
+    tuned = base if model is FULL else add_adapter(base, model)
+    add_loss(base)
+    tuned.train()
+    if checkpointing:
+        plan_memory.recompute_activations(base)
+    ids = list(range(256))
+    batch = collate([{"input_ids": ids, "labels": ids, "seq_lengths": [100, 156]}])
+    with plan_memory._LiveBytes() as memory:
+        for tensor in (*tuned.parameters(), *tuned.buffers()):
+            memory._add(tensor)
+        weights = memory.live
+        loss = tuned(**batch, token_weights=torch.ones(255), use_cache=False).loss
+        loss.backward()
+
+    planned = step_bytes(
+        CONFIGS[family], model, tokens=256, checkpointing=checkpointing, accumulates=False, **ON_CPU
+    )
+
+    assert planned == pytest.approx(memory.peak - weights, rel=0.03), memory.peak - weights
+
+
+def test_a_shape_counts_weights_and_the_checkpoint():
+    base = AutoModelForCausalLM.from_config(CONFIGS["qwen2"])
+    tuned = add_adapter(base, LORA)
+    trained = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
+
+    shape = model_shape(CONFIGS["qwen2"], LORA, torch.float32, steps=10)
+
+    assert shape.trained == trained
+    assert shape.weights == 4 * sum(p.numel() for p in tuned.parameters())
+    assert shape.gradients == 4 * trained
+    assert shape.checkpoint >= 3 * 4 * trained
+
+
+def test_four_bits_shrink_the_layers_to_about_a_quarter():
+    wide = Qwen2Config(**{**SIZES, "hidden_size": 512, "intermediate_size": 1024})
+    plain, small = (
+        model_shape(wide, Model(name="base", adapter=adapter), torch.bfloat16, steps=1)
+        for adapter in ("lora", "qlora")
+    )
+
+    linear = 6 * 2 * (512 * (512 + 256 + 256 + 512) + 3 * 512 * 1024)
+    assert plain.weights - small.weights == pytest.approx(linear * (1 - 0.516 / 2), rel=0.01)
+    assert plain.trained == small.trained
+
+
+def test_weights_are_divided_where_the_strategy_divides_them():
+    shape = Shape(
+        weights=2_000, gradients=2_000, trained=1_000, largest=100, ends=200, checkpoint=0,
+        cost=None,
+    )  # fmt: skip
+
+    alone, ddp, fsdp, zero = (
+        spread(strategy, shape, step=2_500, gpus=4, dtype=torch.bfloat16)
+        for strategy in ("single", "ddp", "fsdp2", "deepspeed_zero3")
+    )
+
+    assert (alone.weights, alone.gradients, alone.optimizer) == (2_000, 2_000, 4_000)
+    assert (ddp.weights, ddp.gradients, ddp.optimizer) == (2_000, 4_000, 4_000)
+    assert (fsdp.weights, fsdp.optimizer) == (4_000 // 4 + 400, 8_000 // 4)
+    assert (zero.weights, zero.optimizer) == (2_000 // 4 + 400, 12_000 // 4)
+    assert {need.activations for need in (alone, ddp, fsdp, zero)} == {500}
+    assert alone.total == 8_500
+
+
+def make_recipe(folder: Path, *overrides: str) -> Recipe:
+    """Write a base without weights, a source and a recipe."""
+    Qwen2Config(**{**SIZES, "num_hidden_layers": 1}).save_pretrained(folder / "base")
+    (folder / "source").mkdir(exist_ok=True)
+    (folder / "source" / "a.py").write_text("x = 1\n" * 4_000)
+    (folder / "source" / "notes.bin").write_text("x" * 90_000)
+    values = {
+        "name": "tiny",
+        "runs": str(folder / "runs"),
+        "model": {"name": str(folder / "base")},
+        "corpus": {"sources": [{"folder": str(folder / "source")}]},
+        "fim": {"max_length": 512},
+        "train": {"packs_per_step": 2, "gradient_accumulation": 2},
+        "evaluate": {"max_new_tokens": 96},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(values))  # JSON is YAML
+    return read_recipe(folder / "recipe.yaml", overrides)
+
+
+def test_a_plan_needs_neither_weights_nor_packs(tmp_path):
+    recipe = make_recipe(tmp_path)
+
+    made = make_plan(recipe, gpus=0, memory=4)
+
+    data = made["data"]
+    assert (data["exact"], data["tokens"]) == (False, int(24_000 / 3.2 * 2))
+    assert data["packs"] == -(-data["tokens"] // 512)
+    assert data["steps"] == -(-data["packs"] // 4)
+    assert made["fits"]
+    assert made["advice"] == "fits as it is: sfim train RECIPE"
+    assert made["hours"] == {}
+    assert not (tmp_path / "runs").exists()
+    assert "about 15,000" in plan_summary(made)
+
+
+def test_hours_come_from_the_table_for_gpus_and_from_the_log_for_a_cpu(tmp_path):
+    recipe = make_recipe(tmp_path)
+    one, four = (make_plan(recipe, gpus=n, memory=80)["hours"] for n in (1, 4))
+    recipe.folder.mkdir(parents=True)
+    line = {"step": 1, "tokens": 1_500, "loss": 1.0, "seconds": 360.0}
+    (recipe.folder / "log.jsonl").write_text(json.dumps(line) + "\n")
+
+    assert one.keys() == {"A100", "H100"}
+    assert one["A100"] == pytest.approx(4 * four["A100"])
+    assert one["A100"] / one["H100"] == pytest.approx(989 / 312)
+    assert make_plan(recipe, gpus=0)["hours"] == {"this CPU": pytest.approx(1.0)}
+
+
+def test_what_does_not_fit_is_made_to_fit_with_the_same_batches(tmp_path):
+    recipe = make_recipe(tmp_path)
+    need = make_plan(recipe, gpus=0, memory=4)["asked"]["total"]
+
+    made = make_plan(recipe, gpus=0, memory=need / 2**30)
+
+    assert not made["fits"]
+    proposed = made["proposed"]
+    assert proposed["packs_per_step"] == 1
+    assert not proposed["gradient_checkpointing"]
+    assert made["advice"] == (
+        "fits so: sfim train RECIPE train.packs_per_step=1 train.gradient_accumulation=4"
+    )
+    least = make_plan(recipe, gpus=0, memory=0.0001)
+    assert least["proposed"] is None
+    assert least["advice"].startswith("nothing fits: it needs ")
+
+
+def test_full_weights_on_several_gpus_are_spread(tmp_path):
+    made = make_plan(make_recipe(tmp_path, "model.adapter=full"), gpus=8, memory=80)
+
+    assert made["asked"]["strategy"] == "fsdp2"
+    assert "accelerate_configs/fsdp2.yaml --num_processes 8" in made["advice"]
+
+
+def test_the_verb_prints_one_object(tmp_path, capsys):
+    make_recipe(tmp_path)
+
+    assert cli.main(["plan", str(tmp_path / "recipe.yaml"), "--gpus", "1", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["hardware"] == {"gpus": 1, "name": "", "memory": 80 * 2**30}
+
+    assert cli.main(["plan", str(tmp_path / "recipe.yaml"), "--memory", "8"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("fits as it is: sfim train RECIPE")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 7 bytes"), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_lack_of_memory_is_told_from_other_errors(error, expected):
+    assert is_out_of_memory(error) == expected
+
+
+def test_out_of_memory_ends_with_what_to_change(tmp_path, monkeypatch):
+    recipe = make_recipe(tmp_path)
+    line = explain_memory(recipe)
+
+    assert line.startswith(
+        "out of memory with fim.max_length=512 train.packs_per_step=2 "
+        "train.gradient_checkpointing=false; fits so: sfim train RECIPE train.packs_per_step=1 "
+    )
+    assert "\n" not in line
+
+    def fail(recipe):
+        torch.empty(2**60)
+
+    recipe.folder.mkdir(parents=True)
+    monkeypatch.setattr(train_module, "is_done", lambda folder, made_from: folder.name == "packs")
+    monkeypatch.setattr(train_module, "prepare_fingerprint", lambda recipe: "")
+    monkeypatch.setattr(train_module, "make_trainer", fail)
+    with pytest.raises(plan.FimError, match=r"out of memory with .*; fits so: "):
+        train(recipe)
+
+
+def test_a_mixture_of_experts_is_refused_in_one_line():
+    from transformers import Qwen3MoeConfig
+
+    sizes = {**SIZES, "num_hidden_layers": 2, "num_experts": 4, "moe_intermediate_size": 32}
+
+    with pytest.raises(plan.FimError, match="qwen3_moe: what it computes depends on its tokens"):
+        step_bytes(
+            Qwen3MoeConfig(**sizes), FULL, tokens=64, checkpointing=False, accumulates=False,
+            **ON_CPU,
+        )  # fmt: skip
