@@ -27,7 +27,7 @@ help:
 	@echo "make test                  all tests; more arguments in PYTEST_ARGS"
 	@echo "make soak                  kill 200 training runs, and start one in every state of its folder"
 	@echo "make lint                  ruff: rules and formatting"
-	@echo "make bench                 speed and memory, as ratios; forty minutes, fetches 95 MB of code"
+	@echo "make bench                 speed and memory, as ratios; an hour, fetches 95 MB of code"
 	@echo "make clean                 delete .venv, caches and dist/; runs/ stays"
 	@echo
 	@echo "PYTHON=python3.12 picks the interpreter. PIP_ARGS goes to pip; on Linux without a GPU"
@@ -68,7 +68,8 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-BENCHES := packing spans pipeline memory standard_library corpus kill find_secrets duplicates order
+BENCHES := packing spans pipeline memory standard_library corpus kill find_secrets duplicates order \
+	train_cpu plan
 
 bench: .venv/.installed
 	.venv/bin/python bench/fetch.py

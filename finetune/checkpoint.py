@@ -29,6 +29,10 @@ KEPT = 2
 class MarkComplete(TrainerCallback):
     """Flush each checkpoint and mark it complete once every process has written its part."""
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and measure as often as this run asks, not as the one it resumes did."""
+        state.compute_steps(args, state.max_steps)
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint of the current step, and delete those older than the one before."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -113,4 +117,6 @@ def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer, s
     ]  # fmt: skip
     tensors = [*weights, *moments]
     framing = 300 * len(tensors) + 300 * steps + 2**15  # archives, the log, the random generators
-    return sum(t.numel() * t.element_size() for t in tensors) + framing
+    # a weight that ZeRO-3 has dealt out is empty here
+    sizes = (getattr(t, "ds_numel", t.numel()) * t.element_size() for t in tensors)
+    return sum(sizes) + framing

@@ -1,5 +1,6 @@
 """What a training step costs in floating-point operations, and what a GPU can do at most."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 
 PEAK_FLOPS = (
     # dense bfloat16 with float32 sums, from the makers' data sheets; the first that fits counts
+    ("GB200", 2500e12),
     ("B200", 2250e12),
     ("H200", 989e12),
     ("H100 PCIe", 756e12),
@@ -15,6 +17,7 @@ PEAK_FLOPS = (
     ("GH200", 989e12),
     ("A100", 312e12),
     ("A40", 149.7e12),
+    ("A10G", 125e12),
     ("A10", 125e12),
     ("L40S", 362e12),
     ("L40", 181e12),
@@ -25,7 +28,7 @@ PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191.5e12),  # one of its two dies, which is one device
 )
-"""Most floating-point operations a second, by a part of the name that torch gives."""
+"""Most floating-point operations a second, by words of the name that torch gives."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -72,8 +75,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
     """Return what a device can do at most in a second, if the table knows."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in PEAK_FLOPS if part in name), None)
+    return named_flops(torch.cuda.get_device_name(device))
+
+
+def named_flops(name: str) -> float | None:
+    """Return what a GPU of a name can do at most in a second, if the table knows."""
+    return next((flops for words, flops in PEAK_FLOPS if re.search(rf"\b{words}\b", name)), None)
 
 
 def _matmul_weights(module: torch.nn.Module) -> int:

@@ -8,11 +8,14 @@ and none is computed twice.
 
 import types
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from peft import PeftModel
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 from trl.trainer.utils import maybe_gather_lm_head_ctx
@@ -135,10 +138,31 @@ def _weighted_loss(
     layers = [model.get_output_embeddings()]
     if model.config.get_text_config().tie_word_embeddings:  # trained rows belong to the input layer
         layers.append(model.get_input_embeddings())
-    parameters = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
-    return _WeightedLoss.apply(
-        model, hidden[kept], targets[kept], weights[kept], *parameters.values()
-    )
+    with _whole_head(model):  # changes which parameters there are
+        parameters = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
+        return _WeightedLoss.apply(
+            model, hidden[kept], targets[kept], weights[kept], *parameters.values()
+        )
+
+
+@contextmanager
+def _whole_head(model: PreTrainedModel) -> Iterator[None]:
+    """Gather an output layer that is spread over processes, for as long as it is used.
+
+    FSDP2 makes an untied one a unit of its own, which gathers when it is called; it never is here,
+    for its calls differ in number between processes. DeepSpeed's ZeRO-3 has a context for it.
+    """
+    head = model.get_output_embeddings()
+    spread = any(isinstance(p, DTensor) for p in head.parameters())
+    alone = spread and isinstance(head, FSDPModule)
+    if alone:
+        head.unshard()
+    try:
+        with maybe_gather_lm_head_ctx(*head.parameters()):
+            yield
+    finally:
+        if alone and not any(p.requires_grad for p in head.parameters()):
+            head.reshard()
 
 
 class _WeightedLoss(torch.autograd.Function):
@@ -157,8 +181,7 @@ class _WeightedLoss(torch.autograd.Function):
         need = ctx.needs_input_grad[1] or any(ctx.needs_input_grad[4:])
         hidden_grads, total = [hidden[:0]], hidden.new_zeros((), dtype=_wide(hidden))
         sums = [torch.zeros_like(p, dtype=_wide(p)) if need else None for p in parameters]
-        head = model.get_output_embeddings()
-        with maybe_gather_lm_head_ctx(*head.parameters()), torch.set_grad_enabled(need):
+        with torch.set_grad_enabled(need):
             for part in _chunks(model, len(hidden)):
                 states = hidden[part].detach().requires_grad_(need)
                 losses = _token_nll(_logits(model, states), targets[part])
@@ -223,10 +246,11 @@ def _labeled_losses(
     """Loss of each labeled token, of shape `(labeled tokens,)`; no gradient is kept for them."""
     kept = targets != IGNORE_INDEX
     hidden, targets = hidden[kept], targets[kept]
-    parts = [
-        _token_nll(_logits(model, hidden[part]), targets[part])
-        for part in _chunks(model, len(hidden))
-    ]
+    with _whole_head(model):
+        parts = [
+            _token_nll(_logits(model, hidden[part]), targets[part])
+            for part in _chunks(model, len(hidden))
+        ]
     return torch.cat([hidden.new_zeros(0), *parts])
 
 
@@ -243,7 +267,8 @@ def token_losses(model: torch.nn.Module, pack: dict[str, Any]) -> list[np.ndarra
     """
     device = next(model.parameters()).device
     batch = {k: v.to(device) if torch.is_tensor(v) else v for k, v in collate([pack]).items()}
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model  # LoRA is inside
+    inner = getattr(model, "module", model)  # of DeepSpeed's engine
+    plain = inner.get_base_model() if isinstance(inner, PeftModel) else inner  # LoRA is inside
     targets = (batch["labels"][0].cpu() != IGNORE_INDEX).nonzero().flatten()
     assert 0 not in targets, "the first label of a pack has no token to predict it"
     if getattr(plain, "gives_losses", False):  # through `forward`, where FSDP2 gathers weights

@@ -14,11 +14,14 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from fim import FimError
+from finetune.adapters import read_adapter_config
 from finetune.model import choose_device, choose_dtype
 from finetune.plan_data import count_data, measured_hours, predicted_hours
 from finetune.plan_memory import Need, Shape, model_shape, spread, step_bytes
 from finetune.positions import set_positions
 from finetune.recipe import Recipe
+from finetune.recipe_model import Model
+from finetune.recipe_train import Train
 from finetune.tokenizer import load_or_refuse
 
 _GIB = 2**30
@@ -55,6 +58,11 @@ class Hardware:
     """Of this machine's GPU; empty for another's."""
 
     @property
+    def overhead(self) -> int:
+        """Bytes that are no tensors'."""
+        return _GPU_OVERHEAD * ((self.gpus > 0) + (self.gpus > 1))
+
+    @property
     def device(self) -> torch.device:
         """Where the model runs."""
         return torch.device("cuda" if self.gpus else "cpu")
@@ -85,13 +93,15 @@ def make_plan(recipe: Recipe, gpus: int | None = None, memory: float = 0.0) -> d
     shape = planner.shape(asked.adapter)
     need = planner.need(asked)
     proposed = asked if planner.fits(need) else planner.propose(hardware.memory)
-    checkpoints = _KEPT_CHECKPOINTS if recipe.train.save_steps else 0
+    runs = proposed or asked
     result = shape.weights if recipe.model.adapter == "full" else shape.gradients
     if hardware.gpus:
         again = 0.0
-        if asked.gradient_checkpointing:  # of 3 forward passes, or 2 where weights are frozen
+        if runs.gradient_checkpointing:  # of 3 forward passes, or 2 where weights are frozen
             again = 1 / 3 if recipe.model.adapter == "full" else 1 / 2
-        hours = predicted_hours(data, shape.cost, hardware.gpus, hardware.name, again)
+        hours = predicted_hours(
+            data, planner.shape(runs.adapter).cost, hardware.gpus, hardware.name, again
+        )
     else:
         hours = measured_hours(data, recipe.folder)
     return {
@@ -103,10 +113,16 @@ def make_plan(recipe: Recipe, gpus: int | None = None, memory: float = 0.0) -> d
         "fits": planner.fits(need),
         "proposed": asdict(proposed) if proposed else None,
         "checkpoint": shape.checkpoint,
-        "disk": checkpoints * shape.checkpoint + result + data["disk"],
+        "disk": _kept_checkpoints(recipe.train) * shape.checkpoint + result + data["disk"],
         "hours": hours,
         "advice": planner.advice(asked, need, proposed),
     }
+
+
+def _kept_checkpoints(train: Train) -> int:
+    if not (train.save_steps or train.keep_best):
+        return 1  # a signal writes one
+    return _KEPT_CHECKPOINTS + train.keep_best
 
 
 def plan_summary(plan: dict[str, Any]) -> str:
@@ -126,10 +142,18 @@ def plan_summary(plan: dict[str, Any]) -> str:
         ("disk", _gib(plan["disk"])),
         ("tokens", tokens),
         ("steps", steps),
-        ("hours", hours or "unknown: no run on this CPU has been logged"),
+        ("hours", hours or f"unknown: {_why_no_hours(data, hardware)}"),
     ]  # fmt: skip
     table = "\n".join(f"{name:12} {value}" for name, value in rows)
     return f"{table}\n\n{plan['advice']}"
+
+
+def _why_no_hours(data: dict[str, Any], hardware: dict[str, Any]) -> str:
+    if not data["tokens"]:
+        return "run sfim prepare"
+    if hardware["gpus"]:
+        return f"the speed of {hardware['name'] or 'this model'} is not known"
+    return "no run on this CPU has been logged"
 
 
 def explain_memory(recipe: Recipe) -> str:
@@ -196,7 +220,7 @@ class _Entries:
 def _find_hardware(gpus: int | None, memory: float) -> Hardware:
     here = torch.cuda.device_count()
     gpus = here if gpus is None else gpus
-    name = torch.cuda.get_device_name(0) if gpus and here else ""
+    name = torch.cuda.get_device_name(0) if gpus and here and not memory else ""
     if memory:
         size = int(memory * _GIB)
     elif not gpus:
@@ -224,6 +248,7 @@ class _Planner:
     def __init__(
         self, recipe: Recipe, config: PretrainedConfig, hardware: Hardware, steps: int
     ) -> None:
+        recipe = replace(recipe, model=_sized_as_saved(recipe.model))
         self.recipe = recipe
         self.hardware = hardware
         self.dtype = choose_dtype(recipe.model, hardware.device)
@@ -234,7 +259,9 @@ class _Planner:
             return model_shape(config, replace(recipe.model, adapter=adapter), self.dtype, steps)
 
         @cache
-        def step(adapter: str, tokens: int, checkpointing: bool, accumulates: bool) -> int:
+        def step(
+            adapter: str, tokens: int, checkpointing: bool, accumulates: bool
+        ) -> tuple[int, int]:
             return step_bytes(
                 config, replace(recipe.model, adapter=adapter), tokens=tokens,
                 checkpointing=checkpointing, accumulates=accumulates, dtype=self.dtype,
@@ -255,10 +282,11 @@ class _Planner:
 
     def fits(self, need: Need, memory: int = 0) -> bool:
         """Whether a device has room for it."""
-        gpus = self.hardware.gpus
-        overhead = _GPU_OVERHEAD * ((gpus > 0) + (gpus > 1))
-        usable = _USABLE if gpus else _USABLE_CPU
-        return need.total + overhead <= (memory or self.hardware.memory) * usable
+        usable = self._usable(memory or self.hardware.memory)
+        return need.total + self.hardware.overhead <= usable
+
+    def _usable(self, memory: int) -> int:
+        return int(memory * (_USABLE if self.hardware.gpus else _USABLE_CPU))
 
     def propose(self, memory: int) -> Setup | None:
         """Return the fastest setup that fits, which trains the same batches."""
@@ -285,9 +313,12 @@ class _Planner:
     def advice(self, asked: Setup, need: Need, setup: Setup | None) -> str:
         """Return one line: what to change, and how to start."""
         if setup is None:
+            least = f"it needs {_gib(need.total + self.hardware.overhead)}"
+            usable = f"{_gib(self._usable(self.hardware.memory))} usable"
+            found = "nothing that needs less is known" if self.fits(need) else "nothing fits"
             return (
-                f"nothing fits: it needs {_gib(need.total)} of {_gib(self.hardware.memory)} on "
-                "each device; lower fim.max_length, take a smaller base, or more GPUs"
+                f"{found}: {least} of {usable} on each device; lower fim.max_length, take a "
+                "smaller base, or more GPUs"
             )
         per_process = self.recipe.train.packs_per_step * self.recipe.train.gradient_accumulation
         values = {
@@ -303,11 +334,41 @@ class _Planner:
             "train.gradient_checkpointing": str(asked.gradient_checkpointing).lower(),
         }
         changes = " ".join(f"{k}={v}" for k, v in values.items() if v != before[k])
-        start = "sfim train RECIPE"
+        file = ""
         if setup.strategy != "single":
-            file = f"accelerate_configs/{setup.strategy}.yaml --num_processes {self.hardware.gpus}"
+            file = f"{setup.strategy}.yaml --num_processes {self.hardware.gpus}"
+        elif self.hardware.gpus and self.dtype == torch.float32:
+            file = "single_gpu.yaml"  # computes in bfloat16
+        start = "sfim train RECIPE"
+        if file:
+            file = f"accelerate_configs/{file}"
             start = f"accelerate launch --config_file {file} -m finetune.train RECIPE"
         return f"{'fits as it is' if setup == asked else 'fits so'}: {start} {changes}".rstrip()
+
+
+def _sized_as_saved(model: Model) -> Model:
+    """Give the section rank and targets of the adapter that is to be continued.
+
+    Raises:
+        FimError: it is no folder, or its targets are no list of names.
+    """
+    place = model.adapter_from
+    if not place:
+        return model
+    if not os.path.isdir(place):
+        raise FimError(
+            f"model.adapter_from: {place} is no folder, so its rank is not known; "
+            "download it and give its folder"
+        )
+    config = read_adapter_config(place)
+    targets = getattr(config, "target_modules", None)
+    if not targets or (isinstance(targets, str) and targets != "all-linear"):
+        raise FimError(
+            f"model.adapter_from: {place}: its target_modules are no list of names, so "
+            "its memory cannot be planned; train with train.max_tokens=1 to see it"
+        )
+    names = targets if isinstance(targets, str) else ",".join(sorted(targets))
+    return replace(model, lora_r=config.r, lora_targets=names)
 
 
 def _gib(size: int) -> str:

@@ -1,20 +1,23 @@
 """How much a run reads, and how long that takes."""
 
 import math
-import os
-import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fim import LANGUAGES, FimError
-from finetune.corpus.sources.read import walk_folder
-from finetune.flops import PEAK_FLOPS, Cost
+from finetune.corpus.build import corpus_fingerprint
+from finetune.corpus.sources import git
+from finetune.corpus.sources.clones import is_url
+from finetune.corpus.sources.read import source_path, walk_folder
+from finetune.flops import Cost, named_flops
+from finetune.prepare import corpus_versions, prepare_fingerprint
 from finetune.recipe import Recipe
-from finetune.recipe_corpus import Source
+from finetune.recipe_corpus import Corpus, Source
 from finetune.run_sources import expand_corpus
 from finetune.step_log import LOG, read_log
-from finetune.store import read_json
+from finetune.store import MANIFEST, fingerprint, is_done, read_json
 
 _BYTES_PER_TOKEN = 3.2
 """Of code, in six languages and two tokenizers of 49,152 entries: 2.6 to 4.1."""
@@ -34,36 +37,55 @@ def count_data(recipe: Recipe) -> dict[str, Any]:
         `packs`, `tokens`, `squares` (of the samples' lengths), `disk` still to be written, and
         whether they are `exact`; all 0 where no source can be measured without a download.
     """
-    folder = recipe.folder / "packs" / "train"
-    if (folder / "dataset_info.json").is_file():
-        import datasets
+    packs = recipe.folder / "packs"
+    if (packs / MANIFEST).exists() and _is_made(recipe, packs):
+        return _count_packs(packs / "train", recipe.train.max_tokens)
+    made = total = int(_source_bytes(recipe) / _BYTES_PER_TOKEN * recipe.train.epochs)
+    if recipe.train.max_tokens:
+        total = min(total, recipe.train.max_tokens)
+    return {
+        "packs": math.ceil(total / recipe.fim.max_length),
+        "tokens": total,
+        "squares": int(total * recipe.fim.max_length * _CONTEXT_RATE),
+        "disk": 8 * made,
+        "exact": False,
+    }
 
-        lengths = datasets.load_from_disk(str(folder))["seq_lengths"]
-        tokens = [sum(of_pack) for of_pack in lengths]
-        squares = sum(n * n for of_pack in lengths for n in of_pack)
-        total, packs = sum(tokens), len(tokens)
-        exact, disk = True, 0
-    else:
-        total = int(_source_bytes(recipe) / _BYTES_PER_TOKEN * recipe.train.epochs)
-        packs = math.ceil(total / recipe.fim.max_length)
-        squares = int(total * recipe.fim.max_length * _CONTEXT_RATE)
-        exact, disk = False, 8 * total
-    if total > recipe.train.max_tokens > 0:
-        part = recipe.train.max_tokens / total
-        total, squares = recipe.train.max_tokens, int(squares * part)
-        packs = max(1, int(packs * part))
-    return {"packs": packs, "tokens": total, "squares": squares, "disk": disk, "exact": exact}
+
+def _is_made(recipe: Recipe, packs: Path) -> bool:
+    try:
+        return is_done(packs, prepare_fingerprint(recipe))
+    except FimError:  # a source is gone, or not cloned here
+        return False
+
+
+def _count_packs(folder: Path, max_tokens: int) -> dict[str, Any]:
+    """Count the packs that training reads: whole ones while they are within, at least one."""
+    import datasets
+
+    kept: list[list[int]] = []
+    total = 0
+    for lengths in datasets.load_from_disk(str(folder))["seq_lengths"]:
+        if kept and max_tokens and total + sum(lengths) > max_tokens:
+            break
+        kept.append(lengths)
+        total += sum(lengths)
+    squares = sum(n * n for lengths in kept for n in lengths)
+    return {"packs": len(kept), "tokens": total, "squares": squares, "disk": 0, "exact": True}
 
 
 def _source_bytes(recipe: Recipe) -> int:
     """Bytes of source files in folders and local repositories; 0 where one is elsewhere."""
-    corpus = recipe.folder / "corpus" / "counts.json"
-    if corpus.is_file() and (known := read_json(corpus).get("bytes")):
-        return int(known)
     try:
-        sources = expand_corpus(recipe).sources
-    except FimError:  # not cloned yet
-        return 0
+        expanded = expand_corpus(recipe)
+    except FimError:
+        if any(is_url(source.git) for source in recipe.corpus.sources):  # not cloned yet
+            return 0
+        raise
+    corpus = recipe.folder / "corpus"
+    if (corpus / MANIFEST).exists() and is_done(corpus, _corpus_made_from(recipe, expanded)):
+        return int(read_json(corpus / "counts.json").get("bytes", 0))
+    sources = expanded.sources
     if any(not (source.git or source.folder) for source in sources):
         return 0
     suffixes = tuple(end for row in LANGUAGES.values() for end in row.extensions)
@@ -76,14 +98,19 @@ def _source_bytes(recipe: Recipe) -> int:
     )
 
 
+def _corpus_made_from(recipe: Recipe, expanded: Corpus) -> str:
+    sources = corpus_fingerprint(replace(recipe.corpus, workers=0), expanded)
+    return fingerprint(sources, recipe.fim.seed, corpus_versions(recipe))
+
+
 def _sizes(source: Source) -> Iterator[tuple[str, int]]:
     if source.folder:
         yield from ((found.path, found.num_bytes) for found in walk_folder(source))
         return
-    place = os.path.expanduser(source.git)
-    command = ["git", "-C", place, "ls-tree", "-r", "-l", "-z", "--full-tree", source.ref]
-    done = subprocess.run(command, capture_output=True, check=False)
-    for entry in done.stdout.split(b"\0")[:-1]:
+    place = source_path(source)
+    commit = git.resolve_commit(place, source.ref).id
+    listed = git.run(place, "ls-tree", "-r", "-l", "-z", "--full-tree", commit)
+    for entry in listed.split(b"\0")[:-1]:
         header, path = entry.split(b"\t", 1)
         size = header.split()[-1]
         yield path.decode(errors="replace"), int(size) if size.isdigit() else 0
@@ -104,11 +131,11 @@ def predicted_hours(
     Returns:
         Hours by the name of a GPU; empty if unknown.
     """
-    if cost is None:
+    if cost is None or not data["tokens"]:
         return {}
     operations = cost.per_token * data["tokens"] + cost.per_square * data["squares"]
     names = (name,) if name else _SHOWN_GPUS
-    peaks = {name: next((f for part, f in PEAK_FLOPS if part in name), 0.0) for name in names}
+    peaks = {name: named_flops(name) for name in names}
     return {
         name: operations * (1 + again) / (peak * _UTILIZATION * gpus) / 3600
         for name, peak in peaks.items()
@@ -119,6 +146,6 @@ def predicted_hours(
 def measured_hours(data: dict[str, Any], folder: Path) -> dict[str, float]:
     """Divide the tokens by the speed of the run that is logged in a run folder, if there is one."""
     lines = [line for line in read_log(folder / LOG) if line.get("seconds") and line.get("tokens")]
-    if not lines:
+    if not lines or not data["tokens"]:
         return {}
     return {"this CPU": data["tokens"] * lines[-1]["seconds"] / lines[-1]["tokens"] / 3600}

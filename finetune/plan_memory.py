@@ -111,7 +111,7 @@ def step_bytes(
     accumulates: bool,
     dtype: torch.dtype,
     device: str,
-) -> int:
+) -> tuple[int, int]:
     """Count the most bytes that a step holds beside weights and optimizer, gradients included.
 
     Args:
@@ -120,19 +120,25 @@ def step_bytes(
         tokens: of one micro-step.
         checkpointing: whether activations are computed again in the backward pass.
         accumulates: whether gradients of a micro-step before are there already.
-        dtype: of the base's weights; autocast runs where it is `bfloat16`.
-        device: `cuda` or `cpu`: how attention keeps what it needs.
+        dtype: of the base's weights.
+        device: `cuda` or `cpu`: how attention keeps what it needs, and whether autocast computes
+            in bfloat16, as the launch files have it.
+
+    Returns:
+        The peaks until half of the layers are back, and after: only the second is sure to hold all
+        gradients.
 
     Raises:
         FimError: what the model computes depends on its tokens, as in a mixture of experts.
     """
     total = config.get_text_config().num_hidden_layers
     depths = _DEPTHS if total > max(_DEPTHS) else (total,)
+    half = device == "cuda" and dtype in (torch.float32, torch.bfloat16)
     peaks = []
     for depth in depths:
         tuned, base = _make(_shallow(config, depth), model, dtype)
         try:
-            peaks.append(_run(tuned, base, tokens, checkpointing, accumulates, device))
+            peaks.append(_run(tuned, base, tokens, checkpointing, accumulates, device, half))
         except (RuntimeError, NotImplementedError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise FimError(
@@ -140,20 +146,23 @@ def step_bytes(
                 f"cannot be planned ({reason}); train with train.max_tokens=1 to see it"
             ) from None
     if len(depths) == 1:
-        return max(peaks[0])
+        return peaks[0]
     few, more = depths
-    return max(
+    early, late = (
         low + (high - low) * (total - few) // (more - few) for low, high in zip(*peaks, strict=True)
     )
+    return early, late
 
 
-def spread(strategy: str, shape: Shape, step: int, gpus: int, dtype: torch.dtype) -> Need:
+def spread(
+    strategy: str, shape: Shape, step: tuple[int, int], gpus: int, dtype: torch.dtype
+) -> Need:
     """Divide a model and its step over devices.
 
     Args:
         strategy: `single` or a file of `accelerate_configs/`.
         shape: of the model.
-        step: bytes of a step beside weights and optimizer, see `step_bytes`.
+        step: both peaks of a step beside weights and optimizer, see `step_bytes`.
         gpus: devices.
         dtype: of the base's weights.
 
@@ -162,13 +171,13 @@ def spread(strategy: str, shape: Shape, step: int, gpus: int, dtype: torch.dtype
         float32; ZeRO-3 (Rajbhandari et al. 2020), whose optimizer has a copy in float32.
     """
     gradients = shape.gradients
-    activations = max(0, step - gradients)
     if strategy in ("single", "ddp"):
         copies = 2 if strategy == "ddp" and gpus > 1 else 1  # DDP's buckets
         return Need(
             weights=shape.weights, gradients=copies * gradients, optimizer=2 * gradients,
-            activations=activations,
+            activations=max(0, max(step) - gradients),
         )  # fmt: skip
+    early, late = step
     wide = shape.trained * max(4, dtype.itemsize)
     gathered = shape.ends + 2 * shape.largest
     trained_rate = gradients / max(1, shape.weights)
@@ -180,7 +189,7 @@ def spread(strategy: str, shape: Shape, step: int, gpus: int, dtype: torch.dtype
         weights=weights // gpus + gathered,
         gradients=kept // gpus + int(2 * gathered * trained_rate),
         optimizer=optimizer // gpus,
-        activations=activations,
+        activations=max(early, late - gradients),  # early, few of them are there
     )
 
 
@@ -224,7 +233,13 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def _run(
-    tuned: Any, base: Any, tokens: int, checkpointing: bool, accumulates: bool, device: str
+    tuned: Any,
+    base: Any,
+    tokens: int,
+    checkpointing: bool,
+    accumulates: bool,
+    device: str,
+    half: bool,
 ) -> tuple[int, int]:
     """Take a step.
 
@@ -247,7 +262,6 @@ def _run(
             memory.peaks.clear()
             memory.peak = memory.live
             ids = torch.zeros(1, tokens, dtype=torch.int64)
-            half = next(base.parameters()).dtype == torch.bfloat16
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 loss = tuned(
                     input_ids=ids, position_ids=ids.clone(), labels=ids.clone(),

@@ -50,7 +50,7 @@ class Train:
     gradient_accumulation: int = 1
     """Micro-steps per optimizer step."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: a third more time, half with LoRA."""
     compile: bool = False
     """Compile the layers with `torch.compile`: minutes at the start for faster steps."""
     end_token_weight: float = 1.0

@@ -35,7 +35,7 @@ from finetune.arguments import (
 from finetune.attention import choose_attention
 from finetune.checkpoint import MarkComplete, newest_complete
 from finetune.flops import peak_flops, training_cost
-from finetune.guards import catch_signals
+from finetune.guards import catch_signals, explain_full_disk
 from finetune.held_out import HeldOut, read_held_out
 from finetune.isolation import check_isolation
 from finetune.losses import check_logits, collate
@@ -234,8 +234,8 @@ def _announce(name: str) -> None:
 
 
 def _is_meta(model: PreTrainedModel) -> bool:
-    """Whether this process has no weights yet: FSDP loads them in one process per machine."""
-    return any(parameter.is_meta for parameter in model.parameters())
+    """Whether this process has no weights yet: FSDP loads them in one, ZeRO-3 deals them out."""
+    return any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters())
 
 
 def _read_packs(folder: Path, max_tokens: int) -> datasets.Dataset:
@@ -341,7 +341,8 @@ def _save(
             details["base_commit"] = commit
         for name in MEASURED:
             (recipe.folder / name).unlink(missing_ok=True)
-        with stage_folder(folder) as fresh:
+        needed = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        with explain_full_disk(recipe.folder, needed), stage_folder(folder) as fresh:
             save_tuned(model, state, fresh, tokenizer, form, identity)
             write_manifest(fresh, made_from, **details)
     trainer.accelerator.wait_for_everyone()

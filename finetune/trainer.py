@@ -1,5 +1,6 @@
 """TRL's trainer, less what is wrong for packs of FIM samples."""
 
+import dataclasses
 import math
 import shutil
 import signal
@@ -43,7 +44,12 @@ class PackTrainer(SFTTrainer):
             parameter.data = data  # updates of a learning rate of 1e-4 are lost in its 8 bits
         self.held_out = held_out
         self.schedule = schedule
-        self.skip_spikes = skip_spikes
+        # DeepSpeed's weights have changed by the time a spike is known
+        self.skip_spikes = 0.0 if self.is_deepspeed_enabled else skip_spikes
+        # labels are counted over a whole step, whatever the model's own loss could take
+        self.model_accepts_loss_kwargs = True
+        if self.is_fsdp_enabled:
+            _keep_wide_losses(self.accelerator.state.fsdp_plugin)
         self.signals: list[int] = []
         self.step_loss: Any = 0.0
         self.spike: str | None = None
@@ -144,9 +150,12 @@ class PackTrainer(SFTTrainer):
         needed = checkpoint_bytes(
             self.accelerator.unwrap_model(self.model), self.optimizer, self.state.global_step
         )
+        free = shutil.disk_usage(checkpoints).free if first else needed
+        short = sum_over_processes([float(needed > free)], self.args.device)[0]
         try:
             with explain_full_disk(checkpoints, needed if first else 0):
-                super(SFTTrainer, self)._save_checkpoint(model, trial)  # TRL adds a card with paths
+                if not short:  # else all skip what they would wait in for each other
+                    super(SFTTrainer, self)._save_checkpoint(model, trial)  # TRL adds a card
                 if first and self.state.best_model_checkpoint:  # a path
                     self.state.best_model_checkpoint = None
                     self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
@@ -223,3 +232,10 @@ class PackTrainer(SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """Nothing leaves the machine: TRL would report model type and hardware."""
+
+
+def _keep_wide_losses(plugin: Any) -> None:
+    """Let FSDP2 leave losses in float32; it would round what the model returns to bfloat16."""
+    policy = plugin.mixed_precision_policy
+    if getattr(policy, "output_dtype", None) is not None:
+        plugin.mixed_precision_policy = dataclasses.replace(policy, output_dtype=None)

@@ -247,7 +247,8 @@ def wait_for(recipe: Recipe, process: int, step: int, *, whole: bool) -> bool:
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             return False
         if time.monotonic() > limit:
-            break
+            os.kill(process, signal.SIGKILL)
+            raise SystemExit(f"no checkpoint of step {step} within {LIMIT_SECONDS} seconds")
         time.sleep(0.001)
     return True
 

@@ -123,11 +123,20 @@ def test_two_processes_under_ddp_have_the_losses_of_one(tmp_path, train_alone):
     assert_same_steps(one, two)
 
 
+def untie(base: Path) -> None:
+    """Give a base an output layer of its own, which FSDP2 then gathers by itself."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 1.1)
+    model.save_pretrained(base)
+
+
 @pytest.mark.slow
 def test_two_processes_under_fsdp2_have_the_losses_of_one_and_a_plain_adapter(
     tmp_path, train_alone
 ):
     base = train(make_run(tmp_path, "name=base", "train.epochs=1"))
+    untie(base)
     model = {"name": str(base), "adapter": "lora", "lora_r": 4}
     one = make_run(tmp_path, "train.packs_per_step=2", model=model)
     train_alone(one)

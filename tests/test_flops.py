@@ -80,6 +80,11 @@ def test_a_pack_costs_its_tokens_and_the_squares_of_its_samples():
         ("NVIDIA A10G", 125e12),
         ("NVIDIA L4", 121e12),
         ("NVIDIA L40S", 362e12),
+        ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA GB200", 2500e12),
+        ("NVIDIA A40", 149.7e12),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA RTX A4000", None),
         ("Tesla T4", None),
     ],
 )
