@@ -161,7 +161,7 @@ class PackTrainer(SFTTrainer):
                     self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
         except FimError as error:
             full = str(error)
-        if sum_over_processes([float(bool(full))], self.args.device)[0]:
+        if short or sum_over_processes([float(bool(full))], self.args.device)[0]:
             if first:
                 shutil.rmtree(folder, ignore_errors=True)
             fail_together(full or f"{checkpoints}: another process cannot write there", first)

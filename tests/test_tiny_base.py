@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from fim import Sample, encode_prompt, resolve_format
 from finetune.complete import complete
+from finetune.metrics import parses
 from finetune.model import load_base
 from finetune.recipe_file import read_recipe
 from finetune.store import read_json, sha256_file
@@ -146,3 +147,5 @@ def test_it_completes_a_line_and_stops(tiny_base, cut):
 
     assert completion.stopped
     assert completion.text.strip()
+    assert "\n" not in completion.text
+    assert parses(sample.prefix, completion.text.encode(), sample.suffix, b"key", "python")
