@@ -19,7 +19,7 @@ from finetune.recipe_file import read_recipe
 from finetune.step_log import WriteLog, read_log
 
 ROOT = Path(__file__).parents[1]
-KILLS = 2  # tests/soak.py kills many more, without the command line
+KILLS = 8
 MAIN = SimpleNamespace(is_world_process_zero=True)
 
 
