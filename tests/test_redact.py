@@ -67,6 +67,17 @@ def test_any_bytes_around_a_secret_are_kept(noise, kind, seed):
     assert re.fullmatch(b".*".join(parts), text, re.DOTALL)
 
 
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("letter", ["\u00e9", "\u65e5", "\U0001f600"])
+def test_a_name_too_long_for_its_rule_leaves_no_half_of_a_character(letter, shift):
+    text = f"/* @author J{'o' * shift}hn X{letter * 90} */".encode()
+
+    redacted = redact(text, "", ALL).text
+
+    assert redacted.startswith(b"/* @author REDACTED_NAME_1")
+    assert redacted.decode().rstrip(f" */{letter}") == "/* @author REDACTED_NAME_1"
+
+
 def test_one_value_has_one_placeholder_and_another_has_another():
     one, two = (KINDS["github-classic"].make(random.Random(n)).encode() for n in range(2))
     text = b'a = "%s"\nb = "%s"\nc = f("%s")\nd = "%s" + "%s"\n' % (one, two, one, one[:9], one[9:])

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fim
 from fim import FimError
@@ -86,9 +86,19 @@ def _reason(findings: Sequence[Finding], why: str) -> Reason:
 
 def _find(text: bytes, settings: Secrets) -> list[Finding]:
     found = [] if settings.secrets == "keep" else find_secrets(text)
-    if settings.personal == "keep":
-        return found
-    return merge([*found, *find_personal(text, settings.internal_domains)])
+    if settings.personal != "keep":
+        found += find_personal(text, settings.internal_domains)
+    return merge(_whole_characters(text, finding) for finding in found)
+
+
+def _whole_characters(text: bytes, finding: Finding) -> Finding:
+    """Widen a finding that starts or ends within a character: rules count bytes."""
+    start, end = finding.start, finding.end
+    while start > 0 and text[start] & 0xC0 == 0x80:
+        start -= 1
+    while end < len(text) and text[end] & 0xC0 == 0x80:
+        end += 1
+    return replace(finding, start=start, end=end)
 
 
 def _find_again(text: bytes, settings: Secrets) -> list[Finding]:
