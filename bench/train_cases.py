@@ -1,10 +1,12 @@
-"""What the training benchmarks share: samples, trainers of three kinds, and one run of each.
+"""What the training benchmarks share: samples, trainers of five kinds, and one run of each.
 
-`blocks` is this project's trainer on packs, `trl` is TRL's SFTTrainer with its packing, `padded`
-is SFTTrainer on rows of eight samples, padded to the longest; `dense` is ours with attention over
-the whole pack, as if it were one sample: what block-diagonal attention saves.
+`blocks` is this project's trainer on packs, `trl` is TRL's SFTTrainer with its packing and the
+attention it would take on this machine, `trl_blocks` the same with our attention, `padded` is
+SFTTrainer on rows of eight samples, padded to the longest; `dense` is ours with attention over the
+whole pack, as if it were one sample: what block-diagonal attention saves.
 """
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -21,7 +24,6 @@ from finetune.attention import BLOCKS
 from finetune.losses import collate
 from finetune.trainer import PackTrainer
 
-KINDS = ("blocks", "trl", "padded", "dense")
 PADDED_BATCH = 8
 
 
@@ -87,6 +89,28 @@ class Clock(TrainerCallback):
         self.cpu = time.process_time() - self.cpu
 
 
+class AttentionKernels(TrainerCallback):
+    """Profiles the first step, and keeps the names of the attention kernels it launches."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            cuda = torch.cuda.is_available()
+            self._profile = profile(
+                activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]
+            )
+            self._profile.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            self._profile.stop()
+            names = {re.split("[<(]", event.key)[0] for event in self._profile.key_averages()}
+            self.names = sorted(name for name in names if re.search("(?i)flash|fmha|sdpa", name))
+            del self._profile
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -102,8 +126,9 @@ def run(
     folder: str,
     warm: int = 0,
     checkpointing: bool = False,
+    watch: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
-    """Train one pass over the samples and return its figures.
+    """Train one pass over the samples, while the callbacks of `watch` look on.
 
     Returns:
         `tokens` trained on after the first `warm` steps, `wall` and `cpu` seconds, `dropped` tokens
@@ -115,6 +140,8 @@ def run(
         kind, samples, capacity, folder, clock,
         model=model, processing_class=tokenizer, gradient_checkpointing=checkpointing,
     )  # fmt: skip
+    for callback in watch:
+        trainer.add_callback(callback)
     trainer.train()
     row_tokens = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     first = warm * trainer.args.per_device_train_batch_size
@@ -159,8 +186,9 @@ def _by_trl(
 ) -> SFTTrainer:  # fmt: skip
     order = _shuffled(len(samples))
     rows = Dataset.from_dict({"input_ids": [samples[i].tolist() for i in order]})
-    _set_attention(model, "flash_attention_2" if _has_flash() else "sdpa")
-    if kind == "trl":
+    stock = "flash_attention_2" if _has_flash() else "sdpa"
+    _set_attention(model, BLOCKS if kind == "trl_blocks" else stock)
+    if kind in ("trl", "trl_blocks"):
         more |= {"packing": True, "max_length": capacity, "dataset_kwargs": {}}
     else:
         more |= {"per_device_train_batch_size": PADDED_BATCH}

@@ -46,8 +46,6 @@ def training_arguments(
         FimError: a launch that is not what was asked, or a value that the libraries refuse.
     """
     t = recipe.train
-    if parse_flag_from_env("ACCELERATE_USE_CPU"):
-        device = torch.device("cpu")
     check_launch(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     per_step = t.packs_per_step * t.gradient_accumulation * world_size
@@ -148,7 +146,8 @@ def compile_layers(model: torch.nn.Module) -> None:
     Raises:
         FimError: on a CPU, there is no C++ compiler.
     """
-    if next(model.parameters()).device.type == "cpu":
+    # weights that are to be spread over GPUs may be on the CPU still
+    if not asked_strategy() and next(model.parameters()).device.type == "cpu":
         if not _has_compiler():
             raise FimError("train.compile: needs a C++ compiler; install g++ or set it to false")
         # there attention is a loop over samples, which differ in number from pack to pack

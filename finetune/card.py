@@ -1,73 +1,18 @@
 """The model card of a run: what it was made from and how it is used, without anyone's names."""
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from fim import ProvedFormat
-from fim.formats import Text
-from fim.repository import header_pieces
 from finetune.adapters import ADAPTERS
+from finetune.card_prompt import Facts, is_hub_id, prompt, use
 from finetune.card_servers import servers
 from finetune.model import read_run, tuned_folder
-from finetune.recipe import Recipe
 from finetune.report import METRICS
 from finetune.store import MANIFEST, read_json
 from finetune.tokenizer import load_format, load_tokenizer
-
-BASE_FOLDER = "BASE_FOLDER"
-"""Stands for a base that is on no hub."""
-_ORDERS = {"psm": "prefix, suffix, middle (PSM)", "spm": "suffix, prefix, middle (SPM)"}
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name reads `ORG/NAME`, as the hub spells it."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """What a card is written from."""
-
-    to: str
-    recipe: Recipe
-    form: ProvedFormat
-    manifest: Mapping[str, Any]
-    stats: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    adapter: Mapping[str, Any]
-    """What PEFT is told of the adapter; empty for full weights."""
-
-    @property
-    def full(self) -> bool:
-        """Whether every weight was tuned."""
-        return self.recipe.model.adapter == "full"
-
-    @property
-    def base(self) -> str:
-        """Hub id or identity of the base; empty for a model from nothing."""
-        return "" if self.recipe.model.scratch else str(self.manifest.get("base", ""))
-
-    @property
-    def base_place(self) -> str:
-        """What a loader is given."""
-        return self.base if is_hub_id(self.base) else BASE_FOLDER
-
-    @property
-    def samples(self) -> Mapping[str, int]:
-        """Samples of each order; without counts, the orders asked for."""
-        weights = self.recipe.fim.orders or self.form.row.trained
-        return self.stats.get("samples") or {name: 1 for name, share in weights.items() if share}
-
-    @property
-    def orders(self) -> list[str]:
-        """Orders the model was tuned on."""
-        return [order for order in ("psm", "spm") if self.samples.get(order)]
 
 
 def model_card(run: Path, to: str = "ORG/NAME") -> str:
@@ -85,7 +30,7 @@ def model_card(run: Path, to: str = "ORG/NAME") -> str:
     recipe = read_run(run)
     folder = tuned_folder(recipe)
     tokenizer = load_tokenizer(str(folder))
-    facts = _Facts(
+    facts = Facts(
         to=to,
         recipe=recipe,
         form=load_format(tokenizer, recipe.model),
@@ -95,7 +40,7 @@ def model_card(run: Path, to: str = "ORG/NAME") -> str:
         adapter=_read(folder / "adapter_config.json"),
     )
     sections = (
-        _head, _prompt, _use, _servers, _data, _settings, _results, _privacy, _versions
+        _head, prompt, use, _servers, _data, _settings, _results, _privacy, _versions
     )  # fmt: skip
     return "\n\n".join([_front_matter(facts), *(section(facts) for section in sections)]) + "\n"
 
@@ -104,7 +49,7 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _front_matter(facts: _Facts) -> str:
+def _front_matter(facts: Facts) -> str:
     values: dict[str, Any] = {"library_name": "transformers" if facts.full else "peft"}
     if is_hub_id(facts.base):
         values["base_model"] = facts.base
@@ -115,7 +60,7 @@ def _front_matter(facts: _Facts) -> str:
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
-def _head(facts: _Facts) -> str:
+def _head(facts: Facts) -> str:
     what = "model" if facts.full else "adapter"
     if is_hub_id(facts.base):
         revision = facts.recipe.model.revision
@@ -137,138 +82,8 @@ def _head(facts: _Facts) -> str:
     )
 
 
-def _prompt(facts: _Facts) -> str:
-    row, ids = facts.form.row, facts.form.ids
-    stops = ", ".join(f"`{token}`" for token in row.stop if token in ids)
-    if not facts.orders:
-        return (
-            "## Prompt\n\nTuned on code from left to right only, without fill-in-the-middle. "
-            f"Stop at any of {stops}."
-        )
-    parts = [f"## Prompt\n\nFormat `{facts.form.name}`."]
-    for order in facts.orders:
-        count = facts.stats.get("samples", {}).get(order)
-        shown = f", {count:,} samples" if count else ""
-        parts.append(f"{_ORDERS[order]}{shown}:\n\n```text\n{_layout(facts, order)}\n```")
-    parts.append(
-        "The sentinels are token ids, each a single one. Encode prefix and suffix apart, without "
-        "special tokens, and join the ids; no blank or newline stands around a sentinel. "
-        f"The model ends with `{row.end}`; stop at any of {stops}."
-    )
-    if row.guarded:
-        parts.append("The suffix is encoded without SentencePiece's leading blank.")
-    if any("{comment}" in text for pieces in _path_header(facts) for _, text in pieces):
-        parts.append("`{comment}` is the comment sign of the file's language.")
-    return "\n\n".join(parts)
-
-
-_Piece = tuple[str, str]
-"""A part of a prompt: `("token", TOKEN)`, `("text", TEXT)`, `("prefix", "")`, `("suffix", "")`."""
-
-
-def _path_header(facts: _Facts) -> tuple[list[_Piece], list[_Piece]]:
-    """What names the file, before the block and before the prefix, as `fim.encode` has it."""
-    before, inside = header_pieces(facts.form, facts.recipe.fim.path_header)
-    # few languages have an end to their comments
-    return before, [(kind, text.replace("{end}", "")) for kind, text in inside]
-
-
-def _pieces(facts: _Facts, order: str) -> Iterator[_Piece]:
-    """The prompt of an order, or of an autoregressive sample."""
-    form, (before, inside) = facts.form, _path_header(facts)
-    token_of = {token_id: token for token, token_id in form.ids.items()}
-    yield from (("token", token_of[token_id]) for token_id in form.bos_ids)
-    for part in form.layouts[order] if order else ("C", "P"):
-        if isinstance(part, int):
-            yield "token", token_of[part]
-        elif isinstance(part, Text):
-            yield "text", str(part)
-        elif part == "C":
-            yield from before
-        elif part == "P":
-            yield from [*inside, ("prefix", "")]
-        elif part == "S":
-            yield "suffix", ""
-
-
-def _layout(facts: _Facts, order: str) -> str:
-    """The prompt of an order as text, its segments in braces."""
-    return "".join(text or f"{{{kind}}}" for kind, text in _pieces(facts, order))
-
-
-def _use(facts: _Facts) -> str:
-    order = facts.orders[0] if facts.orders else ""
-    place, head = facts.base_place, ["import torch"]
-    revision = facts.recipe.model.revision
-    if facts.full:
-        place, revision, load = facts.to, "", ["model = base"]
-    else:
-        head.append("from peft import PeftModel")
-        load = [f'model = PeftModel.from_pretrained(base, "{facts.to}")']
-    at = f', revision="{revision}"' if revision else ""
-    return "\n".join(
-        [
-            "## Use\n",
-            "```python",
-            *head,
-            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
-            "",
-            f'base = AutoModelForCausalLM.from_pretrained("{place}"{at}, dtype="auto")',
-            *load,
-            f'tokenizer = AutoTokenizer.from_pretrained("{facts.to}")',
-            f'stops = GenerationConfig.from_pretrained("{facts.to}")',
-            "",
-            'prefix, suffix = "def add(a, b):\\n    return ", "\\n"',
-            "",
-            "",
-            "def text(part):",
-            '    return tokenizer(part, add_special_tokens=False)["input_ids"]',
-            "",
-            "",
-            *(_INNER if facts.form.row.guarded else ()),
-            "token = tokenizer.convert_tokens_to_ids",
-            "prompt = [",
-            *(f"    {code}," for code in _prompt_code(facts, order)),
-            "]",
-            "ids = torch.tensor([prompt])",
-            "output = model.generate(",
-            "    input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=stops,",
-            "    max_new_tokens=64,",
-            ")",
-            "print(tokenizer.decode(output[0, len(prompt):], skip_special_tokens=True))",
-            "```",
-        ]
-    )
-
-
-_INNER = (
-    "def inner(part):  # without SentencePiece's leading blank",
-    '    return text("☺" + part)[len(text("☺")):]',
-    "",
-    "",
-)
-
-
-def _prompt_code(facts: _Facts, order: str) -> Iterator[str]:
-    """The ids of a prompt as Python expressions."""
-    example = {"comment": "#", "path": "add.py", "title": "Python", "extension": ".py"}
-    guarded, before = facts.form.row.guarded, "token"
-    for kind, text in _pieces(facts, order):
-        inner = guarded and (before == "text" or (kind == "suffix" and "S" in guarded))
-        if kind == "token":
-            yield f"token({_quoted(text)})"
-        else:
-            code = _quoted(text.format(**example)) if kind == "text" else kind
-            yield f"*{'inner' if inner else 'text'}({code})"
-        before = kind
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _servers(facts: _Facts) -> str:
-    return servers(facts.to, facts.base_place, facts.recipe.model, facts.adapter)
+def _servers(facts: Facts) -> str:
+    return servers(facts.to, facts.base_place, facts.adapter, facts.positions)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -277,7 +92,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _data(facts: _Facts) -> str:
+def _data(facts: Facts) -> str:
     stats = facts.stats
     if not stats:
         return "## Training data\n\nNot recorded."
@@ -299,7 +114,7 @@ def _data(facts: _Facts) -> str:
     )
 
 
-def _settings(facts: _Facts) -> str:
+def _settings(facts: Facts) -> str:
     model, fim, train = facts.recipe.model, facts.recipe.fim, facts.recipe.train
     config = facts.adapter
     adapter = [] if facts.full else [
@@ -334,7 +149,7 @@ def _adapter_name(place: str) -> str:
     return f"`{place}`" if is_hub_id(place) and not Path(place).exists() else "a local adapter"
 
 
-def _results(facts: _Facts) -> str:
+def _results(facts: Facts) -> str:
     base, tuned, paired = (facts.metrics.get(key, {}) for key in ("base", "adapter", "paired"))
     rows = [
         (
@@ -371,7 +186,7 @@ def _value(value: Any, share: bool, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f} %" if share else f"{value:{sign}.4f}"
 
 
-def _privacy(facts: _Facts) -> str:
+def _privacy(facts: Facts) -> str:
     return (
         "## Privacy\n\nThis model was tuned on code that may be private. It can have memorized "
         "parts of it and give them away to whoever may prompt it; how much was not measured. "
@@ -379,7 +194,7 @@ def _privacy(facts: _Facts) -> str:
     )
 
 
-def _versions(facts: _Facts) -> str:
+def _versions(facts: Facts) -> str:
     versions = facts.manifest.get("versions", {})
     shown = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"## Versions\n\n{shown or 'Not recorded.'}"

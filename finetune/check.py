@@ -9,7 +9,8 @@ from typing import Any
 from fim import FimError, ProvedFormat, Sample, content_tokenizer, encode, encode_prompt
 from fim.formats import backend_of, control_tokens, families_named, resolve_format, tokenizer_bos
 from finetune.clients import CLIENTS, Case, Client
-from finetune.tokenizer import load_tokenizer, model_hint
+from finetune.recipe import Model
+from finetune.tokenizer import load_or_refuse, load_tokenizer, model_hint
 
 SAMPLE = {
     "document_id": "check", "repo": "acme", "path": "src/shapes.py", "language": "python",
@@ -32,9 +33,11 @@ def check(model: str, format_name: str = "auto", revision: str = "") -> dict[str
         What `sfim check --json` prints.
 
     Raises:
-        FimError: the tokenizer cannot be had, or proves no row.
+        FimError: the tokenizer cannot be had or proves no row, or the model mixes the samples of a
+            pack.
     """
     tokenizer = load_tokenizer(model, revision)
+    refuse_base(Model(name=model, revision=revision))
     hint = model_hint(model)
     try:
         form = resolve_format(tokenizer, format_name, hint)
@@ -73,6 +76,31 @@ def check(model: str, format_name: str = "auto", revision: str = "") -> dict[str
         "warnings": list(_warnings(form, tokenizer, hint)),
         "clients": {name: _compared(client, case) for name, client in CLIENTS.items()},
     }
+
+
+def refuse_base(model: Model) -> None:
+    """Refuse a base that is known to mix the samples of a pack, before anything is prepared.
+
+    Nothing is said of a tokenizer alone, or of a config that cannot be had: whoever loads the model
+    says that.
+
+    Raises:
+        FimError: its samples would see each other; says why.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = load_or_refuse(
+            lambda: AutoConfig.from_pretrained(
+                model.name, revision=model.revision or None, trust_remote_code=False
+            ),
+            model.name,
+        )
+    except FimError:
+        return
+    from finetune.isolation import refuse_leaking  # torch
+
+    refuse_leaking(config, model.attention)
 
 
 def _warnings(form: ProvedFormat, tokenizer: Any, hint: str) -> list[str]:

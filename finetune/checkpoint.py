@@ -8,7 +8,7 @@ its files: what a kill leaves of it is never taken for a whole one.
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainerCallback
 
+from finetune.guards import hold_back_writes, stop_if_one_failed
 from finetune.store import fsync_path, fsync_tree, write_text
 
 COMPLETE = "COMPLETE"
@@ -35,11 +36,13 @@ class MarkComplete(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint of the current step, and delete those older than the one before."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-            delete_older(Path(args.output_dir), state.best_global_step)
+        first, checkpoints = state.is_world_process_zero, Path(args.output_dir)
+        errors: list[BaseException] = []
+        with hold_back_writes(errors):
+            if first:
+                mark_complete(checkpoints / f"checkpoint-{state.global_step}")
+                delete_older(checkpoints, state.best_global_step)
+        stop_if_one_failed(errors, checkpoints, 0, first, args.device)
 
 
 def mark_complete(folder: Path) -> None:
@@ -89,7 +92,7 @@ def save_weights(
         folder: made where it is missing.
     """
     if not isinstance(model, PeftModel):
-        model.save_pretrained(folder, state_dict=state)
+        model.save_pretrained(folder, state_dict=without_tied(model, state))
         return
     # peft's own writes the base's path into a card and the config
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,22 +104,53 @@ def save_weights(
     config.save_pretrained(str(folder))
 
 
-def checkpoint_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> int:
+def without_tied(
+    model: PreTrainedModel, state: Mapping[str, torch.Tensor] | None
+) -> dict[str, torch.Tensor] | None:
+    """Leave out of a gathered state the weights that the model ties to others; it holds both."""
+    tied = model.all_tied_weights_keys
+    return state and {name: weight for name, weight in state.items() if name not in tied}
+
+
+def checkpoint_bytes(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int, strategy: str = ""
+) -> int:
     """Bytes of a checkpoint, within 5 percent and some kilobytes.
 
     Args:
         model: of a `PeftModel` the weights that are trained count, else all.
         optimizer: its state counts as it is, which is nothing before the first step.
         steps: of the log that goes with it.
+        strategy: Accelerate's name of it. FSDP keeps the weights in a file of its own beside the
+            plain one, tied ones twice; DeepSpeed keeps the moments and trained weights of all
+            processes in float32.
     """
-    adapter = isinstance(model, PeftModel)
-    weights = [p for p in model.parameters() if p.requires_grad or not adapter]
+    weights = saved_weights(model)
     moments = [
         value for state in optimizer.state.values() for value in state.values()
         if isinstance(value, torch.Tensor)
     ]  # fmt: skip
-    tensors = [*weights, *moments]
+    again = saved_weights(model, with_tied=True) if strategy == "FSDP" else []
+    tensors = [*weights, *again, *moments]
     framing = 300 * len(tensors) + 300 * steps + 2**15  # archives, the log, the random generators
-    # a weight that ZeRO-3 has dealt out is empty here
-    sizes = (getattr(t, "ds_numel", t.numel()) * t.element_size() for t in tensors)
-    return sum(sizes) + framing
+    if strategy == "DEEPSPEED":
+        framing += 2**16  # shapes of all weights, and scripts that put them together
+        return weights_bytes(weights) + 12 * sum(map(whole_numel, weights)) + framing
+    return weights_bytes(tensors) + framing
+
+
+def saved_weights(model: torch.nn.Module, *, with_tied: bool = False) -> list[torch.nn.Parameter]:
+    """Return what is written of a model: all, or of a `PeftModel` what is trained."""
+    adapter = isinstance(model, PeftModel)
+    named = model.named_parameters(remove_duplicate=not with_tied)
+    return [p for _, p in named if p.requires_grad or not adapter]
+
+
+def weights_bytes(tensors: Iterable[torch.Tensor], *, wide: bool = False) -> int:
+    """Bytes of weights, whole where they are spread; `wide` counts at least four for each."""
+    return sum(whole_numel(t) * max(t.element_size(), 4 * wide) for t in tensors)
+
+
+def whole_numel(tensor: torch.Tensor) -> int:
+    """Numbers in a weight; one that ZeRO-3 has dealt out is empty in every process."""
+    return getattr(tensor, "ds_numel", tensor.numel())

@@ -136,9 +136,12 @@ def make_parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """Make a whole run; stages that are done are skipped."""
     recipe = _recipe(options)
+    from finetune.check import refuse_base
     from finetune.prepare import prepare as make_packs
     from finetune.show import prepare_summary
 
+    if recipe.model.name:
+        refuse_base(recipe.model)
     stats = make_packs(recipe)
     _say(prepare_summary(stats), options)
     from finetune.train import train as train_model

@@ -8,8 +8,10 @@ import torch
 
 PEAK_FLOPS = (
     # dense bfloat16 with float32 sums, from the makers' data sheets; the first that fits counts
+    # products of matrices reach four fifths of it at best: an H100's or H200's 790e12
     ("GB200", 2500e12),
     ("B200", 2250e12),
+    ("H200 NVL", 835e12),
     ("H200", 989e12),
     ("H100 PCIe", 756e12),
     ("H100 NVL", 835e12),
@@ -28,7 +30,9 @@ PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191.5e12),  # one of its two dies, which is one device
 )
-"""Most floating-point operations a second, by words of the name that torch gives."""
+"""Most floating-point operations a second, by words of the name that torch gives.
+
+`mfu` in a run's log is a share of it, and hours in a plan are at 35 % of it."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -79,8 +83,14 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float | None:
 
 
 def named_flops(name: str) -> float | None:
-    """Return what a GPU of a name can do at most in a second, if the table knows."""
-    return next((flops for words, flops in PEAK_FLOPS if re.search(rf"\b{words}\b", name)), None)
+    """Return what a GPU of a name can do at most in a second, if the table knows.
+
+    A card of another size keeps the name of the one in the table and has a word behind it.
+    """
+    pattern = r"\b{}\b(?! (?:Ti|SUPER|D|Laptop|Max-Q|Mobile)\b)"
+    return next(
+        (flops for words, flops in PEAK_FLOPS if re.search(pattern.format(words), name)), None
+    )
 
 
 def _matmul_weights(module: torch.nn.Module) -> int:

@@ -14,13 +14,15 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch.distributed.checkpoint import CheckpointException
 
 from fim import FimError
 
 WINDOW = 128
 """Steps that a new one is compared with."""
 _FEW = 8
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FAILING = {errno.EIO, errno.EROFS, errno.ESTALE}
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
     if hasattr(signal, name)
@@ -124,14 +126,14 @@ def _log(norms: Sequence[float]) -> np.ndarray:
 
 @contextmanager
 def explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
-    """Turn the many errors of a full disk into one line.
+    """Turn the many errors of a disk that is full or fails into one line.
 
     Args:
         folder: is written to.
         needed: bytes that will be written; the block is not entered without so much space.
 
     Raises:
-        FimError: no space, or a limit on the size of files.
+        FimError: no space, a limit on the size of files, or a disk that cannot be written.
     """
     free = shutil.disk_usage(folder).free
     reason = os.strerror(errno.ENOSPC) if needed > free else None
@@ -139,28 +141,106 @@ def explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
         try:
             yield
             return
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
             reason = _disk_reason(error)
             if reason is None:
                 raise
+    way_out = "mend the disk"
+    if reason not in map(os.strerror, _FAILING):
+        reason += f": {needed:,} bytes needed, {shutil.disk_usage(folder).free:,} free"
+        way_out = "make room"
+    kept = any(folder.glob("**/checkpoint-*/COMPLETE"))
     raise FimError(
-        f"{folder}: {reason}: {needed:,} bytes needed, {shutil.disk_usage(folder).free:,} free; "
-        "make room and run again, it goes on from the last checkpoint"
+        f"{folder}: {reason}; {way_out} and run again"
+        f"{', it goes on from the last checkpoint' if kept else ''}"
     )
+
+
+@contextmanager
+def hold_back_writes(errors: list[BaseException]) -> Iterator[None]:
+    """Let `torch.save` fail without ending the block; nothing is written after the first error.
+
+    Libraries save in the middle of what all processes do together, where the others would wait for
+    one that ended.
+
+    Args:
+        errors: takes them, and what ends the block.
+    """
+    save = torch.save
+
+    def save_or_note(*args: Any, **kwargs: Any) -> None:
+        if not errors:
+            try:
+                save(*args, **kwargs)
+            except (OSError, RuntimeError) as error:
+                errors.append(error)
+
+    torch.save = save_or_note
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, CheckpointException, FimError) as error:
+        errors.append(error)
+    finally:
+        torch.save = save
 
 
 def _disk_reason(error: BaseException) -> str | None:
     """Whether a disk is why a file could not be written, in the system's words."""
     if isinstance(error, OSError):
-        return os.strerror(error.errno) if error.errno in _DISK else None
+        return os.strerror(error.errno) if error.errno in _FULL | _FAILING else None
     text = str(error)
-    for number in _DISK:  # safetensors quotes the system
+    for number in _FULL | _FAILING:  # safetensors quotes the system
         if os.strerror(number) in text or f"os error {number})" in text:
             return os.strerror(number)
     if error.__context__ is not None and (reason := _disk_reason(error.__context__)):
         return reason
     # torch tells where its writer stood, not why it stopped
     return "disk full" if "PytorchStreamWriter" in text or "unexpected pos" in text else None
+
+
+def stop_if_one_failed(
+    errors: Sequence[BaseException], folder: Path, needed: int, first: bool, device: torch.device
+) -> None:
+    """End every process where one could not write; each that knows why says so.
+
+    Args:
+        errors: of this process.
+        folder: was to be written.
+        needed: bytes of it.
+        first: whether this is the first process.
+        device: of this process.
+
+    Raises:
+        FimError: in the first process, and in those with an error of the disk; another error is
+            raised as it is.
+        SystemExit: in the others.
+    """
+    if not sum_over_processes([float(bool(errors))], device)[0]:
+        return
+    if errors:
+        with explain_full_disk(folder, needed):
+            raise errors[0]
+    fail_together(f"{folder}: another process cannot write there", first)
+
+
+def leave_at_once(error: Exception, folder: Path, needed: int) -> NoReturn:
+    """Say why and end this process alone; those that wait for it end when they find it gone.
+
+    Args:
+        error: of writing, or of waiting for a process that has left.
+        folder: was to be written.
+        needed: bytes of it.
+    """
+    said = f"{folder}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    try:
+        with explain_full_disk(folder, needed):
+            raise error
+    except FimError as explained:
+        said = str(explained)
+    except (OSError, RuntimeError):
+        pass
+    os.write(2, f"error: {said}\n".encode())
+    os._exit(1)
 
 
 def fail_together(message: str, first: bool) -> NoReturn:

@@ -1,8 +1,9 @@
-"""The held-out loss while a run trains: of MIDDLEs, of autoregressive samples, and by kind."""
+"""The held-out loss while a run trains: of MIDDLEs, of autoregressive samples, and of each kind."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import datasets
 import numpy as np
 import torch
 
-from fim import IGNORE_INDEX
+from fim import IGNORE_INDEX, LANGUAGES
 from finetune.losses import token_losses
 
 MAX_KINDS = 12
@@ -24,7 +25,7 @@ class HeldOut:
     packs: datasets.Dataset
     """Columns `input_ids`, `labels` and `seq_lengths`."""
     names: tuple[str, ...]
-    """`loss_middle`, `loss_ar`, `order/psm`, `sampler/node`, `kind/if_statement` and so on."""
+    """`loss_middle`, `loss_ar`, `order/psm`, `sampler/node`, `construct/if`, `kind/block`, ..."""
     groups: list[list[list[int]]]
     """By pack and sample: places in `names`."""
     tokens: np.ndarray
@@ -99,7 +100,7 @@ def measure(
 def _read_facts(path: Path, sample_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     import pyarrow.parquet as pq
 
-    names = ["sample_id", "order", "sampler", "kind", "middle_tokens"]
+    names = ["sample_id", "language", "order", "sampler", "kind", "middle_tokens"]
     table = pq.read_table(
         path, columns=names, filters=[("sample_id", "in", sample_ids)], partitioning=None
     )
@@ -107,15 +108,29 @@ def _read_facts(path: Path, sample_ids: Sequence[str]) -> dict[str, dict[str, An
 
 
 def _names_of(fact: Mapping[str, Any], kinds: set[str]) -> list[str]:
-    if fact["order"] == "ar":
+    order, sampler, kind = fact["order"], fact["sampler"], fact["kind"]
+    if order == "ar":
         return ["loss_ar"]
-    names = ["loss_middle", f"order/{fact['order']}", f"sampler/{fact['sampler']}"]
-    return [*names, f"kind/{fact['kind']}"] if fact["kind"] in kinds else names
+    names = ["loss_middle", f"order/{order}", f"sampler/{sampler}"]
+    if sampler != "empty" and (construct := construct_of(fact["language"], kind)):
+        names.append(f"construct/{construct}")
+    return [*names, f"kind/{kind}"] if kind in kinds else names
+
+
+@cache
+def construct_of(language: str, kind: str) -> str:
+    """Name the construct of a node type, which is alike in all languages; empty if it is none.
+
+    A run of siblings has the type of what it is in: some arguments of a call are `arguments`.
+    """
+    constructs = LANGUAGES[language].constructs if language in LANGUAGES else {}
+    found = (name for name, types in constructs.items() if kind in {t.split()[0] for t in types})
+    return next(found, "")
 
 
 def _place(name: str) -> tuple[int, str]:
     """A name's place: the two losses come first."""
-    order = ("loss_middle", "loss_ar", "order", "sampler", "kind")
+    order = ("loss_middle", "loss_ar", "order", "sampler", "construct", "kind")
     return order.index(name.split("/")[0]), name
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -122,8 +123,7 @@ def check_isolation(model: PreTrainedModel, collate: Any) -> None:
     except torch.OutOfMemoryError:
         raise
     except (ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FimError(f"{who} cannot run a pack ({first_line}); {way_out}") from None
+        raise FimError(f"{who} cannot run a pack ({_first_line(error)}); {way_out}") from None
     finally:
         model.train(was_training)
     if not alone.isfinite().all():
@@ -139,6 +139,57 @@ def check_isolation(model: PreTrainedModel, collate: Any) -> None:
         )
     if not (eager - alone).abs().max() <= tolerance * scale:
         raise FimError(f"{who} computes something else than the model's own attention; {way_out}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """Make the model whose isolation is proved where weights are spread over devices.
+
+    A leak is a matter of the architecture and the attention, not of the weights. So it has the
+    config, widths, vocabulary, dtype and attention of the model, random weights, and one layer of
+    each kind that the config tells apart, at least two. The generators of random numbers stay as
+    they are.
+
+    Args:
+        model: perhaps too large for a device, or without weights in this process.
+        device: where training runs.
+
+    Raises:
+        FimError: its architecture cannot be had with so few layers.
+    """
+    with torch.device(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        try:  # not by `from_config`, whose weights DeepSpeed would deal out
+            stand_in = type(model)(_shallow(model.config)).to(model.dtype)
+        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            raise FimError(
+                f"{model.config.model_type}: has no small model to prove on that its samples stay "
+                f"apart ({_first_line(error)}); use accelerate_configs/ddp.yaml"
+            ) from None
+        for parameter in stand_in.parameters():
+            if parameter.ndim > 1:  # states and scores of a trained model's size
+                torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+    stand_in.set_attn_implementation(model.config._attn_implementation)
+    return stand_in
+
+
+def _shallow(config: PretrainedConfig) -> PretrainedConfig:
+    shallow = deepcopy(config)
+    text = shallow.get_text_config()
+    depth = text.num_hidden_layers
+    lists = {
+        name: value for name, value in vars(text).items()
+        if isinstance(value, list | tuple) and len(value) == depth
+    }  # fmt: skip
+    kinds = [*zip(*lists.values(), strict=True)] or [()] * depth
+    kept = sorted({kinds.index(kind) for kind in kinds} | set(range(min(2, depth))))
+    for name, value in lists.items():
+        setattr(text, name, [value[layer] for layer in kept])
+    text.num_hidden_layers = len(kept)
+    return shallow
 
 
 def _eager_logits(model: PreTrainedModel, collate: Any, samples: list[list[int]]) -> torch.Tensor:

@@ -108,12 +108,14 @@ def check_logits(model: PreTrainedModel) -> None:
     Raises:
         FimError: its architecture does something else after the last layer.
     """
-    ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
-    arguments = {"input_ids": ids, "position_ids": torch.arange(8, device=model.device)[None]}
+    ids = np.arange(8) % model.config.get_text_config().vocab_size
+    batch = collate([{"input_ids": ids, "labels": ids, "seq_lengths": [len(ids)]}])
+    del batch["labels"]
+    batch = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in batch.items()}
     was_training = model.training
     model.eval()
-    expected = model(**arguments, use_cache=False).logits[0].double()
-    found = _logits(model, model.base_model(**arguments, use_cache=False).last_hidden_state[0])
+    expected = model(**batch, use_cache=False).logits[0].double()
+    found = _logits(model, model.base_model(**batch, use_cache=False).last_hidden_state[0])
     model.train(was_training)
     if (found.double() - expected).abs().max() > 0.02 * expected.abs().max():
         raise FimError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -28,6 +29,7 @@ from finetune.adapters import (
     read_adapter_config,
     save_adapter,
 )
+from finetune.checkpoint import whole_numel, without_tied
 from finetune.isolation import refuse_leaking
 from finetune.positions import set_positions
 from finetune.recipe import Model, Recipe
@@ -39,8 +41,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torc
 
 
 def choose_device() -> torch.device:
-    """The accelerator of this process, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The accelerator of this process; the CPU without one or with `ACCELERATE_USE_CPU`."""
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    return torch.device("cpu" if on_cpu else "cuda")
 
 
 def choose_dtype(model: Model, device: torch.device) -> torch.dtype:
@@ -183,7 +186,7 @@ def save_tuned(
     if isinstance(model, PeftModel):
         save_adapter(model, state, folder, identity)
     else:
-        model.save_pretrained(folder, state_dict=state)
+        model.save_pretrained(folder, state_dict=without_tied(model, state))
         config = read_json(folder / "config.json")
         config.pop("_name_or_path", None)
         write_json(folder / "config.json", {**config, "use_cache": True})
@@ -246,7 +249,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, model: Model) -> PeftModel
 def parameter_counts(model: torch.nn.Module) -> tuple[int, int]:
     """Return (trained, all) parameters; a byte of a base in four bits is two."""
     sizes = [
-        (p.requires_grad, p.numel() * (2 if hasattr(p, "quant_state") else 1))
+        (p.requires_grad, whole_numel(p) * (2 if hasattr(p, "quant_state") else 1))
         for p in model.parameters()
     ]
     return sum(size for is_trained, size in sizes if is_trained), sum(size for _, size in sizes)

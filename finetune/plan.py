@@ -15,6 +15,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from fim import FimError
 from finetune.adapters import read_adapter_config
+from finetune.host_memory import memory_limit
 from finetune.model import choose_device, choose_dtype
 from finetune.plan_data import count_data, measured_hours, predicted_hours
 from finetune.plan_memory import Need, Shape, model_shape, spread, step_bytes
@@ -27,10 +28,12 @@ from finetune.tokenizer import load_or_refuse
 _GIB = 2**30
 _USABLE = 0.92
 """Share of a GPU's memory that tensors may fill; the rest is lost between them."""
-_USABLE_CPU = 0.65
-"""The same of a CPU: glibc keeps what is freed, a third to half as much again was measured."""
+_USABLE_CPU = 0.8
+"""The same of a CPU, where the system and an idle trainer's 0.6 GiB are beside them."""
 _GPU_OVERHEAD = _GIB
 """CUDA, cuBLAS and their workspaces; as much again for NCCL where there are several GPUs."""
+_LEAST_STEP = 0.01
+"""Seconds; what starts a step's thousands of kernels takes as long."""
 _KEPT_CHECKPOINTS = 3
 """Two are kept, and a third is written before one goes."""
 
@@ -132,7 +135,9 @@ def plan_summary(plan: dict[str, Any]) -> str:
     where = f"{hardware['gpus']} GPU(s)" if hardware["gpus"] else "the CPU"
     steps = f"{data['steps']:,}" if data["packs"] else "unknown"
     tokens = f"{about}{data['tokens']:,}" if data["packs"] else "unknown: run sfim prepare"
-    hours = ", ".join(f"{_number(h)} on {name}" for name, h in plan["hours"].items())
+    least = _LEAST_STEP * data["steps"] / 3600 if hardware["gpus"] else 0.0
+    told = {name: h for name, h in plan["hours"].items() if h > least}
+    hours = ", ".join(f"{_number(h)} on {name}" for name, h in told.items())
     rows = [
         ("model", f"{plan['model']}, {plan['parameters']['trained']:,} parameters trained"),
         ("runs on", f"{where} of {_gib(hardware['memory'])}, {asked['strategy']}"),
@@ -142,16 +147,18 @@ def plan_summary(plan: dict[str, Any]) -> str:
         ("disk", _gib(plan["disk"])),
         ("tokens", tokens),
         ("steps", steps),
-        ("hours", hours or f"unknown: {_why_no_hours(data, hardware)}"),
+        ("hours", hours or f"unknown: {_why_no_hours(data, hardware, plan['hours'])}"),
     ]  # fmt: skip
     table = "\n".join(f"{name:12} {value}" for name, value in rows)
     return f"{table}\n\n{plan['advice']}"
 
 
-def _why_no_hours(data: dict[str, Any], hardware: dict[str, Any]) -> str:
+def _why_no_hours(data: dict[str, Any], hardware: dict[str, Any], hours: dict[str, float]) -> str:
     if not data["tokens"]:
         return "run sfim prepare"
     if hardware["gpus"]:
+        if hours:
+            return "steps this short depend on more than the GPU"
         return f"the speed of {hardware['name'] or 'this model'} is not known"
     return "no run on this CPU has been logged"
 
@@ -224,7 +231,7 @@ def _find_hardware(gpus: int | None, memory: float) -> Hardware:
     if memory:
         size = int(memory * _GIB)
     elif not gpus:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = memory_limit()
     else:
         size = torch.cuda.get_device_properties(0).total_memory if here else 80 * _GIB
     return Hardware(gpus=gpus, memory=size, name=name)
@@ -313,12 +320,14 @@ class _Planner:
     def advice(self, asked: Setup, need: Need, setup: Setup | None) -> str:
         """Return one line: what to change, and how to start."""
         if setup is None:
-            least = f"it needs {_gib(need.total + self.hardware.overhead)}"
+            least = min(self.need(each).total for each in self._setups())
+            needed = f"at least {_gib(least + self.hardware.overhead)} are needed"
             usable = f"{_gib(self._usable(self.hardware.memory))} usable"
             found = "nothing that needs less is known" if self.fits(need) else "nothing fits"
+            adapter = "train an adapter, " if asked.adapter == "full" else ""
             return (
-                f"{found}: {least} of {usable} on each device; lower fim.max_length, take a "
-                "smaller base, or more GPUs"
+                f"{found}: {needed} of {usable} on each device; {adapter}lower fim.max_length, "
+                "take a smaller base, or more GPUs"
             )
         per_process = self.recipe.train.packs_per_step * self.recipe.train.gradient_accumulation
         values = {

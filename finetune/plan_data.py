@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fim import LANGUAGES, FimError
-from finetune.corpus.build import corpus_fingerprint
 from finetune.corpus.sources import git
 from finetune.corpus.sources.clones import is_url
 from finetune.corpus.sources.read import source_path, walk_folder
 from finetune.flops import Cost, named_flops
-from finetune.prepare import corpus_versions, prepare_fingerprint
+from finetune.prepare import corpus_stage, prepare_fingerprint, sources_fingerprint
 from finetune.recipe import Recipe
-from finetune.recipe_corpus import Corpus, Source
+from finetune.recipe_corpus import Source
 from finetune.run_sources import expand_corpus
 from finetune.step_log import LOG, read_log
-from finetune.store import MANIFEST, fingerprint, is_done, read_json
+from finetune.store import MANIFEST, is_done, read_json
 
 _BYTES_PER_TOKEN = 3.2
 """Of code, in six languages and two tokenizers of 49,152 entries: 2.6 to 4.1."""
@@ -83,8 +81,10 @@ def _source_bytes(recipe: Recipe) -> int:
             return 0
         raise
     corpus = recipe.folder / "corpus"
-    if (corpus / MANIFEST).exists() and is_done(corpus, _corpus_made_from(recipe, expanded)):
-        return int(read_json(corpus / "counts.json").get("bytes", 0))
+    if (corpus / MANIFEST).exists():
+        sources = sources_fingerprint(recipe, expanded)
+        if is_done(corpus, corpus_stage(recipe, sources)):
+            return int(read_json(corpus / "counts.json").get("bytes", 0))
     sources = expanded.sources
     if any(not (source.git or source.folder) for source in sources):
         return 0
@@ -96,11 +96,6 @@ def _source_bytes(recipe: Recipe) -> int:
         for path, size in _sizes(source)
         if path.endswith(suffixes) and size <= limit
     )
-
-
-def _corpus_made_from(recipe: Recipe, expanded: Corpus) -> str:
-    sources = corpus_fingerprint(replace(recipe.corpus, workers=0), expanded)
-    return fingerprint(sources, recipe.fim.seed, corpus_versions(recipe))
 
 
 def _sizes(source: Source) -> Iterator[tuple[str, int]]:

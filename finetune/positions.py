@@ -38,3 +38,10 @@ def set_positions(config: Any, rope_theta: float, max_length: int) -> Iterator[s
         raise FimError(f"fim.max_length: {text.model_type} has {longest:,} positions; lower it")
     yield f"max_position_embeddings: {longest:,} in the base, {max_length:,} now"
     text.max_position_embeddings = max_length
+
+
+def read_positions(config: Any) -> dict[str, Any]:
+    """What `set_positions` may change, by the keys of a config whose model has one rotary base."""
+    text = config.get_text_config()
+    keys = ("rope_parameters", "max_position_embeddings")
+    return {key: getattr(text, key) for key in keys if getattr(text, key, None)}

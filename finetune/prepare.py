@@ -86,7 +86,7 @@ def prepare(recipe: Recipe) -> dict[str, Any]:
     """
     check_run_folder(recipe)
     corpus = fetch_sources(recipe)
-    sources = corpus_fingerprint(_content_of(recipe.corpus), corpus)
+    sources = sources_fingerprint(recipe, corpus)
     made_from = _packs_fingerprint(recipe, sources)
     packs = recipe.folder / "packs"
     if is_done(packs, made_from) and _has_stages_before(recipe, sources):
@@ -206,7 +206,7 @@ def _content_of(corpus: Corpus) -> Corpus:
 
 def prepare_fingerprint(recipe: Recipe) -> str:
     """Digits that change when anything the packs depend on changes; the network is not asked."""
-    sources = corpus_fingerprint(_content_of(recipe.corpus), expand_corpus(recipe))
+    sources = sources_fingerprint(recipe, expand_corpus(recipe))
     return _packs_fingerprint(recipe, sources)
 
 
@@ -219,7 +219,26 @@ def _packs_fingerprint(recipe: Recipe, sources: str) -> str:
     return fingerprint(sources, asdict(recipe.fim), train.epochs, identity, versions, *anneal)
 
 
-def _corpus_stage(recipe: Recipe, sources: str) -> str:
+def sources_fingerprint(recipe: Recipe, expanded: Corpus) -> str:
+    """Digits that change when the corpus section or a source changes.
+
+    Args:
+        recipe: the run.
+        expanded: its corpus section, see `expand_corpus`.
+
+    Raises:
+        FimError: a source does not exist.
+    """
+    return corpus_fingerprint(_content_of(recipe.corpus), expanded)
+
+
+def corpus_stage(recipe: Recipe, sources: str) -> str:
+    """Digits that change when anything the corpus depends on changes.
+
+    Args:
+        recipe: the run.
+        sources: see `sources_fingerprint`.
+    """
     return fingerprint(sources, recipe.fim.seed, corpus_versions(recipe))
 
 
@@ -236,7 +255,7 @@ def corpus_versions(recipe: Recipe, *others: str) -> dict[str, str]:
 def _has_stages_before(recipe: Recipe, sources: str) -> bool:
     """Whether what the packs were made from is still there, for the stages after them."""
     tokenizer = recipe.folder / "tokenizer" / "tokenizer.json"
-    return is_done(recipe.folder / "corpus", _corpus_stage(recipe, sources)) and (
+    return is_done(recipe.folder / "corpus", corpus_stage(recipe, sources)) and (
         recipe.model.scratch is None or tokenizer.is_file()
     )
 
@@ -253,7 +272,7 @@ def _load_tokenizer(recipe: Recipe, corpus: Path) -> tuple[Any, ProvedFormat]:
 def _build_corpus(recipe: Recipe, expanded: Corpus, sources: str) -> Path:
     """Make `corpus/` unless it is made, and accept the recipe."""
     folder = recipe.folder / "corpus"
-    made_from = _corpus_stage(recipe, sources)
+    made_from = corpus_stage(recipe, sources)
     if is_done(folder, made_from):
         write_run_recipe(recipe)
         return folder

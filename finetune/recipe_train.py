@@ -44,7 +44,7 @@ class Train:
     """Gradient norm above which gradients are scaled down."""
     skip_spikes: float = 6.0
     """Skip steps whose loss or gradient norm is this many standard deviations above the last 128;
-    0 for none."""
+    0 for none. DeepSpeed skips none."""
     packs_per_step: int = 1
     """Packs per process and micro-step."""
     gradient_accumulation: int = 1

@@ -11,6 +11,8 @@ from finetune.report_read import Inputs
 
 COLORS = 6
 """Lines of one chart that have a color of their own."""
+SPIKES = 5
+"""Skipped steps that are named one by one."""
 Points = tuple[tuple[float, float], ...]
 
 
@@ -20,17 +22,21 @@ def training_section(inputs: Inputs) -> str:
     held_out = points_of(inputs.log, "loss_middle") or points_of(inputs.log, "loss_ar")
     if not train and not held_out:
         return absent("training log", "sfim train RECIPE")
+    middle = any("loss_middle" in line for line in inputs.log)
+    label = "held out, MIDDLEs alone" if middle else "held out"
     series = [
-        charts.Series(label="training, each logged step", css="faint", points=train),
-        charts.Series(label="training, running mean", css="train", points=smooth(train)),
-        charts.Series(label="held out", css="held-out", points=held_out, dots=True),
+        *_each_step(inputs.log, "loss", "training"),
+        charts.Series(label=label, css="held-out", points=held_out, dots=True),
     ]
-    parts = [f"<p>{_sentence(train, held_out, inputs.log)}</p>"]
-    parts.append(charts.lines([s for s in series if s.points], "step", "loss, nats per token"))
-    parts.append(_by_kind(inputs.log))
-    parts.append(_line(points_of(inputs.log, "learning_rate"), "Learning rate", "learning rate"))
     speed = smooth(points_of(inputs.log, "tokens_per_second"))
-    parts.append(_line(speed, "Speed", "tokens a second, running mean"))
+    parts = [
+        f"<p>{_sentence(train, held_out, inputs.log)}</p>{_faults(inputs.log)}",
+        _chart(series, "loss, nats per token"),
+        _by_kind(inputs.log),
+        _folded("Gradient norm", _each_step(inputs.log, "grad_norm", "norm"), "gradient norm"),
+        _folded("Learning rate", [_plain(points_of(inputs.log, "learning_rate"))], "learning rate"),
+        _folded("Speed", [_plain(speed)], "tokens a second, running mean"),
+    ]
     return "".join(parts)
 
 
@@ -65,23 +71,52 @@ def _sentence(train: Points, held_out: Points, log: Sequence[Mapping[str, Any]])
     return text
 
 
-def _line(points: Points, title: str, label: str) -> str:
-    if not points:
-        return ""
-    chart = charts.lines([charts.Series(label="", css="train", points=points)], "step", label)
-    return f"<details><summary>{title}</summary>{chart}</details>"
+def _faults(log: Sequence[Mapping[str, Any]]) -> str:
+    """Name the steps that were skipped, and the one that stopped the run."""
+    spikes = [
+        f"step {count(line['step'])} ({line['skipped']})" for line in log if "skipped" in line
+    ]
+    more = [f"{count(len(spikes) - SPIKES)} more"] if spikes[SPIKES:] else []
+    parts = [f"Skipped as spikes: {', '.join([*spikes[:SPIKES], *more])}"] if spikes else []
+    parts += [f"Stopped at {line['stopped']}" for line in log if "stopped" in line][-1:]
+    return "".join(f'<p class="note">{escape(text)}.</p>' for text in parts)
+
+
+def _each_step(log: Sequence[Mapping[str, Any]], key: str, label: str) -> list[charts.Series]:
+    """Draw a figure of each step, its running mean, and a dot where the step was skipped."""
+    points = points_of(log, key)
+    skipped = points_of([line for line in log if "skipped" in line], key)
+    return [
+        charts.Series(label=f"{label}, each logged step", css="faint", points=points),
+        charts.Series(label=f"{label}, running mean", css="train", points=smooth(points)),
+        charts.Series(label="skipped as a spike", css="skipped", points=skipped, dots=True),
+    ]
+
+
+def _plain(points: Points) -> charts.Series:
+    return charts.Series(label="", css="train", points=points)
+
+
+def _chart(series: Sequence[charts.Series], label: str) -> str:
+    drawn = [one for one in series if one.points]
+    return charts.lines(drawn, "step", label) if drawn else ""
+
+
+def _folded(title: str, series: Sequence[charts.Series], label: str) -> str:
+    chart = _chart(series, label)
+    return f"<details><summary>{title}</summary>{chart}</details>" if chart else ""
 
 
 def _by_kind(log: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the held-out loss by order and by sampler, and list it by node kind."""
+    """Draw the held-out loss by order and by sampler, and list it by construct and node type."""
     orders = {"AR": points_of(log, "loss_ar")}
     orders |= {name.upper(): points for name, points in _group(log, "order").items()}
-    parts = [
-        _lines("By order", orders),
-        _lines("By sampler of the MIDDLE", _group(log, "sampler")),
-        _kinds(_group(log, "kind")),
-    ]
-    shown = "".join(parts)
+    shown = _lines("By order", orders)
+    shown += _lines("By sampler of the MIDDLE", _group(log, "sampler"))
+    if constructs := _first_and_last(_group(log, "construct")):
+        shown += f"<h4>By construct of the MIDDLE</h4>{constructs}"
+    if kinds := _first_and_last(_group(log, "kind")):
+        shown += f"<details><summary>By node type of the MIDDLE</summary>{kinds}</details>"
     return f"<h3>Held-out loss by kind of sample</h3>{shown}" if shown else ""
 
 
@@ -101,7 +136,7 @@ def _lines(title: str, by_name: Mapping[str, Points]) -> str:
     return f"<h4>{title}</h4>{charts.lines(series, 'step', 'held-out loss, nats per token')}"
 
 
-def _kinds(by_name: Mapping[str, Points]) -> str:
+def _first_and_last(by_name: Mapping[str, Points]) -> str:
     shown = {name: [loss for _, loss in points] for name, points in by_name.items() if points}
     rows = [
         f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{significant(losses[0])}</td>'
@@ -110,4 +145,4 @@ def _kinds(by_name: Mapping[str, Points]) -> str:
         for name, losses in sorted(shown.items(), key=lambda item: item[1][-1])
     ]
     head = ("", "first", "last", "difference", "")
-    return f"<h4>By node kind of the MIDDLE</h4>{table(head, rows)}" if rows else ""
+    return table(head, rows) if rows else ""

@@ -1,10 +1,12 @@
 """What a tracker is told: the numbers of the log and of the recipe, and nothing else.
 
 transformers' own callbacks and the trackers' defaults also send paths, the command line, the names
-of the machine and its user, and the model's configuration with the place of its base.
+of the machine and its user, and the model's configuration with the place of its base. What they
+leave in the run folder holds none of it either, however a run ends.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -78,48 +80,52 @@ def _flat_numbers(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str,
 
 
 def _open_wandb(recipe: Recipe) -> tuple[Send, Close]:
-    """Open a run of Weights & Biases; its own logs, which name the folder, are deleted after it."""
+    """Open a run of Weights & Biases; its own logs, which name the folder, lose their names."""
     import wandb
 
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", "sfim"),
-        name=recipe.name,
-        dir=recipe.folder,
-        config=recipe_numbers(recipe),
-        settings=wandb.Settings(
-            console="off", host="private", username="private", program="sfim",
-            program_relpath="sfim", program_abspath="sfim", x_executable="python",
-            disable_code=True, disable_git=True, disable_job_creation=True, silent=True,
-            x_disable_meta=True, x_disable_machine_info=True, x_disable_stats=True,
-            x_save_requirements=False,
-        ),
-    )  # fmt: skip
-
-    def close() -> None:
-        wandb.finish()
+    try:
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "sfim"),
+            name=recipe.name,
+            dir=recipe.folder,
+            config=recipe_numbers(recipe),
+            settings=wandb.Settings(
+                console="off", host="private", username="private", program="sfim",
+                program_relpath="sfim", program_abspath="sfim", x_executable="python",
+                disable_code=True, disable_git=True, disable_job_creation=True, silent=True,
+                symlink=False, x_disable_meta=True, x_disable_machine_info=True,
+                x_disable_stats=True, x_save_requirements=False,
+            ),
+        )  # fmt: skip
+    finally:  # those of a run that was killed here, too; what is open is written to nowhere
         for path in (recipe.folder / "wandb").rglob("debug*.log"):
             path.unlink(missing_ok=True)
-
-    return lambda numbers, step: run.log({"step": step, **numbers}), close
+    return lambda numbers, step: run.log({"step": step, **numbers}), wandb.finish
 
 
 def _open_tensorboard(recipe: Recipe) -> tuple[Send, Close]:
-    """Open a file of events in `tensorboard/` of the run folder."""
-    from torch.utils.tensorboard import SummaryWriter
+    """Open a file of events in `tensorboard/` of the run folder.
+
+    The writers of torch and TensorBoard put the machine's name into its name.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     folder = recipe.folder / "tensorboard"
-    writer = SummaryWriter(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = RecordWriter(open(folder / f"events.out.tfevents.{time.time():.0f}", "ab"))
+
+    def write(**of_event: Any) -> None:
+        writer.write(Event(wall_time=time.time(), **of_event).SerializeToString())
+        writer.flush()
 
     def send(numbers: Mapping[str, float], step: int) -> None:
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, step)
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        write(step=step, summary=Summary(value=values))
 
-    def close() -> None:
-        writer.close()
-        for path in folder.glob("events.out.tfevents.*.*"):  # the time, and the machine's name
-            path.rename(path.with_name(".".join(path.name.split(".")[:4])))
-
-    return send, close
+    write(file_version="brain.Event:2")
+    return send, writer.close
 
 
 def _open_trackio(recipe: Recipe) -> tuple[Send, Close]:

@@ -6,7 +6,7 @@ attention, the proof that samples stay apart, and files that survive a crash.
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, replace
 from functools import partial
@@ -33,11 +33,12 @@ from finetune.arguments import (
     training_arguments,
 )
 from finetune.attention import choose_attention
-from finetune.checkpoint import MarkComplete, newest_complete
+from finetune.checkpoint import MarkComplete, newest_complete, saved_weights, weights_bytes
 from finetune.flops import peak_flops, training_cost
 from finetune.guards import catch_signals, explain_full_disk
 from finetune.held_out import HeldOut, read_held_out
-from finetune.isolation import check_isolation
+from finetune.host_memory import start_sparing
+from finetune.isolation import check_isolation, make_stand_in
 from finetune.losses import check_logits, collate
 from finetune.model import (
     base_identity,
@@ -51,6 +52,7 @@ from finetune.model import (
     tuned_folder,
 )
 from finetune.plan import explain_memory, is_out_of_memory
+from finetune.positions import read_positions
 from finetune.prepare import prepare_fingerprint, write_run_recipe
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
@@ -100,12 +102,11 @@ def train(recipe: Recipe) -> Path:
 def _train(recipe: Recipe, folder: Path, made_from: str) -> None:
     try:
         trainer, form, tokenizer = make_trainer(recipe)
-        shape = f"{made_from} {trainer.args.world_size}"  # another world size sees other batches
-        _refuse_other_run(recipe, shape)
-        if _is_first():
-            write_run_recipe(recipe)
-        checkpoint = newest_complete(recipe.folder / "checkpoints") if _is_first() else None
-        checkpoint = _from_first(checkpoint)
+        # another world size sees other batches, another strategy has checkpoints of its own
+        shape = f"{made_from} {trainer.args.world_size} {asked_strategy()}".strip()
+        wide = trainer.is_fsdp_enabled and trainer.args.bf16  # trained weights become float32
+        needed = weights_bytes(saved_weights(trainer.model), wide=wide)
+        checkpoint = _in_first(partial(_open_run, recipe, shape, needed))
         with redirect_stdout(sys.stderr):  # wandb prints; stdout is for the result
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (MemoryError, RuntimeError) as error:
@@ -146,10 +147,12 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     device = choose_device()
     args = training_arguments(recipe, len(rows), held_out is not None, device)
     check_processes(recipe, args)
+    sparing = start_sparing(args.device)
     model = _load_model(recipe, tokenizer, args.device)
-    if not _is_meta(model):
-        check_isolation(model, collate)
-        check_logits(model)
+    proved = make_stand_in(model, args.device) if asked_strategy() else model
+    check_isolation(proved, collate)
+    check_logits(proved)
+    del proved
     if recipe.model.adapter != "full":
         model = start_adapter(model, recipe.model, form)
         for line in adapter_notes(recipe.model, model) if _is_first() else ():
@@ -186,6 +189,7 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
             MarkComplete(),
             ShowProgress(log),
             WatchHeldOut(recipe.train.stop_after, recipe.train.keep_best),
+            *sparing,
             *([] if recipe.train.report_to == "none" else [LogNumbers(recipe, log)]),
         ],
     )
@@ -220,7 +224,8 @@ def _load_model(recipe: Recipe, tokenizer: Any, device: torch.device) -> PreTrai
             quantized=quantized,
             device=device if quantized else None,  # it cannot be moved afterwards
         )
-    return model if _is_meta(model) or model.device == device else model.to(device)
+    # what is spread over devices may be too large for one, and is moved by what spreads it
+    return model if asked_strategy() or model.device == device else model.to(device)
 
 
 def _announce(name: str) -> None:
@@ -231,11 +236,6 @@ def _announce(name: str) -> None:
     )
     if large and _is_first():
         print(f"loading {name}", file=sys.stderr)  # noqa: T201
-
-
-def _is_meta(model: PreTrainedModel) -> bool:
-    """Whether this process has no weights yet: FSDP loads them in one, ZeRO-3 deals them out."""
-    return any(p.is_meta or hasattr(p, "ds_id") for p in model.parameters())
 
 
 def _read_packs(folder: Path, max_tokens: int) -> datasets.Dataset:
@@ -288,37 +288,50 @@ def _tracker_errors(report_to: str) -> tuple[type[Exception], ...]:
     return (wandb.errors.Error,)
 
 
-def _refuse_other_run(recipe: Recipe, made_from: str) -> None:
-    """Refuse to resume a run that trains something else."""
+def _open_run(recipe: Recipe, made_from: str, needed: int) -> Path | None:
+    """Make a run's folder ready, and return the checkpoint to go on from.
+
+    Raises:
+        FimError: its checkpoints are of something else, or its result of so many bytes would find
+            no room.
+    """
     folder = recipe.folder / "checkpoints"
     mark = folder / "made_from"
     found = mark.read_text(encoding="utf-8") if mark.exists() else None
-    if _is_distributed():
-        torch.distributed.barrier()  # nobody writes before all have read
     if found not in (None, made_from) and any(folder.glob("checkpoint-*")):
         raise FimError(
-            f"{folder}: holds checkpoints of another recipe or number of processes; "
+            f"{folder}: holds checkpoints of another recipe, number of processes or strategy; "
             "give another name= or delete them"
         )
-    if _is_first() and found != made_from:
+    if found != made_from:
         write_text(mark, made_from)
+    write_run_recipe(recipe)
+    checkpoint = newest_complete(folder)  # deletes what a crash left
+    with explain_full_disk(recipe.folder, needed):
+        return checkpoint
 
 
 def _is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _from_first(value: Any) -> Any:
-    """Give every process what the first one found."""
-    if not _is_distributed():
-        return value
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
+def _in_first(work: Callable[[], Any]) -> Any:
+    """Do something in the first process; all get its result, or end when it fails."""
+    value, error = None, None
+    if _is_first():
+        try:
+            value = work()
+        except Exception as failure:  # the others wait to be told
+            error = failure
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        box = [value, error is not None]
+        torch.distributed.broadcast_object_list(box, src=0)
+        value, failed = box
+        if failed and error is None:
+            raise SystemExit(1)
+    if error is not None:
+        raise error
+    return value
 
 
 def _save(
@@ -333,19 +346,23 @@ def _save(
     state = None
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:  # sharded: every process gathers
         state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.accelerator.is_main_process:
+
+    def write() -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
         identity = base_identity(recipe.model) if recipe.model.name else recipe.name
         details = {"base": identity, "steps": steps}
         if commit := getattr(model.config, "_commit_hash", None):  # of a base from the hub
             details["base_commit"] = commit
+        if recipe.model.rope_theta:
+            details["positions"] = read_positions(model.config)
         for name in MEASURED:
             (recipe.folder / name).unlink(missing_ok=True)
-        needed = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        needed = weights_bytes(saved_weights(model))
         with explain_full_disk(recipe.folder, needed), stage_folder(folder) as fresh:
             save_tuned(model, state, fresh, tokenizer, form, identity)
             write_manifest(fresh, made_from, **details)
-    trainer.accelerator.wait_for_everyone()
+
+    _in_first(write)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

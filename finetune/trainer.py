@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.optim.lr_scheduler import LRScheduler
+from torch.serialization import register_package
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
@@ -23,10 +24,19 @@ from finetune.guards import (
     explain_full_disk,
     fail_together,
     find_spike,
+    hold_back_writes,
+    leave_at_once,
+    stop_if_one_failed,
     sum_over_processes,
 )
 from finetune.held_out import HeldOut, measure
 from finetune.losses import add_loss
+
+# transformers 5.17 resumes each of several processes on a CPU with an optimizer that is loaded onto
+# `cpu:0`, `cpu:1`, ..., names that torch.load does not know; 5.23 loads it onto `cpu`.
+register_package(
+    11, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+)
 
 
 class PackTrainer(SFTTrainer):
@@ -39,13 +49,24 @@ class PackTrainer(SFTTrainer):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         trained = [(p, p.data) for p in kwargs["model"].parameters() if p.requires_grad]
+        config = kwargs["model"].config.get_text_config()
+        routed = {name: value for name, value in vars(config).items() if "router" in name}
         super().__init__(**kwargs)
         for parameter, data in trained:  # TRL rounds an adapter on a 4-bit base to bfloat16, and
             parameter.data = data  # updates of a learning rate of 1e-4 are lost in its 8 bits
+        for name, value in routed.items():  # it has them return what its loss needs, ours does not
+            setattr(config, name, value)
         self.held_out = held_out
         self.schedule = schedule
-        # DeepSpeed's weights have changed by the time a spike is known
-        self.skip_spikes = 0.0 if self.is_deepspeed_enabled else skip_spikes
+        self.skip_spikes = skip_spikes
+        if skip_spikes and self.is_deepspeed_enabled:  # it takes its step within the backward pass
+            self.skip_spikes = 0.0
+            if self.is_world_process_zero():
+                print(  # noqa: T201
+                    "train.skip_spikes: DeepSpeed has changed the weights by the time a spike is "
+                    "known, so none is skipped; accelerate_configs/fsdp2.yaml skips them",
+                    file=sys.stderr,
+                )
         # labels are counted over a whole step, whatever the model's own loss could take
         self.model_accepts_loss_kwargs = True
         if self.is_fsdp_enabled:
@@ -54,6 +75,7 @@ class PackTrainer(SFTTrainer):
         self.step_loss: Any = 0.0
         self.spike: str | None = None
         self.stopped_at = self.saved_at = -1
+        self.write_errors: list[BaseException] = []
         self.end_id = end_id
         self.end_token_weight = end_token_weight
         add_loss(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
@@ -141,37 +163,49 @@ class PackTrainer(SFTTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint, or say that the disk is full and leave none."""
+        """Write a checkpoint; where one process cannot, all stop, and it is deleted.
+
+        Raises:
+            FimError: the disk is full or fails.
+        """
         first = self.is_world_process_zero()
         checkpoints = Path(self.args.output_dir)
-        checkpoints.mkdir(parents=True, exist_ok=True)
         folder = checkpoints / f"checkpoint-{self.state.global_step}"
-        full = ""
         needed = checkpoint_bytes(
-            self.accelerator.unwrap_model(self.model), self.optimizer, self.state.global_step
-        )
-        free = shutil.disk_usage(checkpoints).free if first else needed
-        short = sum_over_processes([float(needed > free)], self.args.device)[0]
-        try:
+            self.accelerator.unwrap_model(self.model), self.optimizer, self.state.global_step,
+            self.accelerator.distributed_type.value,
+        )  # fmt: skip
+        self.write_errors.clear()
+        with hold_back_writes(self.write_errors):
+            folder.mkdir(parents=True, exist_ok=True)
             with explain_full_disk(checkpoints, needed if first else 0):
-                if not short:  # else all skip what they would wait in for each other
+                pass
+        agreed = checkpoints, needed, first, self.args.device
+        try:
+            stop_if_one_failed(self.write_errors, *agreed)
+            with hold_back_writes(self.write_errors):
+                try:
                     super(SFTTrainer, self)._save_checkpoint(model, trial)  # TRL adds a card
+                except (OSError, RuntimeError) as error:
+                    if self.is_deepspeed_enabled:  # the others may be waiting in the midst of it
+                        leave_at_once(error, checkpoints, needed)
+                    raise
                 if first and self.state.best_model_checkpoint:  # a path
                     self.state.best_model_checkpoint = None
                     self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-        except FimError as error:
-            full = str(error)
-        if short or sum_over_processes([float(bool(full))], self.args.device)[0]:
+            stop_if_one_failed(self.write_errors, *agreed)
+        except BaseException:
             if first:
                 shutil.rmtree(folder, ignore_errors=True)
-            fail_together(full or f"{checkpoints}: another process cannot write there", first)
+            raise
         self.saved_at = self.state.global_step
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write weights only: transformers adds a pickle of the arguments, which hold tokens."""
         if self.args.should_save:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            save_weights(model, state_dict, Path(output_dir or self.args.output_dir))
+            with hold_back_writes(self.write_errors):
+                save_weights(model, state_dict, Path(output_dir or self.args.output_dir))
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint without some of the weights; of tied ones it holds one.

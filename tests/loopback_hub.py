@@ -304,11 +304,14 @@ def make_base(folder: Path, form: str = "") -> Path:
     return folder
 
 
-def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "none") -> Path:
+def make_run(
+    run: Path, base: Path, adapter: str = "lora", path_header: str = "none", rope_theta: float = 0.0
+) -> Path:
     """Write the run folder that training on a private repository would leave."""
     import torch
 
     from finetune import model as models
+    from finetune.positions import read_positions
     from finetune.recipe import Fim, Model, Recipe
     from finetune.recipe_corpus import Corpus, Source
     from finetune.recipe_file import write_recipe
@@ -317,7 +320,14 @@ def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "n
 
     recipe = Recipe(
         name=run.name,
-        model=Model(name=str(base), adapter=adapter, lora_r=4, lora_alpha=8, dtype="float32"),
+        model=Model(
+            name=str(base),
+            adapter=adapter,
+            lora_r=4,
+            lora_alpha=8,
+            dtype="float32",
+            rope_theta=rope_theta,
+        ),
         corpus=Corpus(sources=(Source(git=f"{run.parent}/secret-payments-repo", ref="main"),)),
         fim=Fim(max_length=256, path_header=path_header),
         runs=str(run.parent),
@@ -325,7 +335,8 @@ def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "n
     run.mkdir(parents=True)
     (run / "recipe.yaml").write_text(write_recipe(recipe))
     tokenizer = load_tokenizer(str(base))
-    model = models.load_base(str(base), dtype=torch.float32)
+    model = models.load_base(str(base), dtype=torch.float32, rope_theta=rope_theta, max_length=256)
+    details = {"positions": read_positions(model.config)} if rope_theta else {}
     torch.manual_seed(1)
     if adapter != "full":
         model = models.add_adapter(model, recipe.model)
@@ -338,7 +349,7 @@ def make_run(run: Path, base: Path, adapter: str = "lora", path_header: str = "n
     form = load_format(tokenizer, recipe.model)
     identity = models.base_identity(recipe.model)
     models.save_tuned(model, None, folder, tokenizer, form, identity)
-    write_manifest(folder, "0" * 32, base=identity, steps=456)
+    write_manifest(folder, "0" * 32, base=identity, steps=456, **details)
     write_json(run / "packs" / "stats.json", STATS)
     write_json(run / "metrics.json", METRICS)
     return run

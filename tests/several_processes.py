@@ -32,14 +32,23 @@ def recorded(training_step: Callable) -> Callable:
     return step
 
 
-def main() -> int:
-    """Train, and say on stderr how the weights were spread."""
-    make_arguments, save = arguments.training_arguments, train._save
+def run_as_asked() -> None:
+    """Let FSDP2 run on a CPU, where it is asked for."""
+    make_arguments = arguments.training_arguments
 
     def pretend(*args: Any, **kwargs: Any) -> Any:
         made = make_arguments(*args, **kwargs)
         made.distributed_state.distributed_type = DistributedType.MULTI_GPU
         return made
+
+    if "ACCELERATE_USE_FSDP" in os.environ:
+        arguments.check_launch = lambda device: None
+        train.training_arguments = pretend
+
+
+def main() -> int:
+    """Train, and say on stderr how the weights were spread."""
+    save = train._save
 
     def tell(trainer: Any, *args: Any) -> None:
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -49,9 +58,7 @@ def main() -> int:
         sys.stderr.write(f"{runs}: {units} units, {spread=}\n")
         save(trainer, *args)
 
-    if "ACCELERATE_USE_FSDP" in os.environ:
-        arguments.check_launch = lambda device: None
-        train.training_arguments = pretend
+    run_as_asked()
     train._save = tell
     PackTrainer.training_step = recorded(PackTrainer.training_step)
     return train.main()

@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import launch as environments
+
+from finetune.model import choose_device
 
 CONFIGS = Path(__file__).parents[1] / "accelerate_configs"
 EXPECTED = {  # distributed_type, mixed_precision, num_processes (-1: given on the command line)
@@ -154,3 +157,18 @@ def test_cpu_2_starts_two_processes_that_know_of_each_other(tmp_path, monkeypatc
     assert done.returncode == 0, done.stderr
     written = {path.name: path.read_text() for path in tmp_path.glob("rank_*")}
     assert written == {"rank_0": "2 MULTI_CPU", "rank_1": "2 MULTI_CPU"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "runs_on"),
+    [("", True, "cuda"), ("", False, "cpu"), ("true", True, "cpu"), ("False", True, "cuda")],
+)
+def test_a_machine_with_a_gpu_is_a_cpu_where_accelerate_is_told_so(
+    asked, has_gpu, runs_on, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", asked)
+    if not asked:
+        monkeypatch.delenv("ACCELERATE_USE_CPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+
+    assert choose_device().type == runs_on

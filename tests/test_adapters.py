@@ -454,21 +454,24 @@ def test_a_run_with_other_positions_and_sentinels_says_how_it_is_served(
 
 
 @pytest.mark.parametrize(
-    ("model", "adapter", "parts"),
+    ("positions", "adapter", "parts"),
     [
         (
-            {"rope_theta": 1e6},
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
             {"r": 20},
-            ["--max-lora-rank 32", '--hf-overrides \'{"rope_parameters"', "--rope-freq-base 1e+06",
-             'rope_parameters["rope_theta"] = 1e+06'],
+            ["--max-lora-rank 32", '--hf-overrides \'{"rope_parameters": {"rope_type": "default", '
+             '"rope_theta": 1000000.0}}\'', "--rope-freq-base 1e+06"],
         ),
+        ({}, {"r": 1}, ["--max-lora-rank 1 "]),
+        ({}, {"r": 512}, ["--max-lora-rank 512 "]),
+        ({}, {"r": 514}, ["up to rank 512, this one has 514; merge it", "-m base.gguf --lora"]),
         ({}, {"r": 16, "use_dora": True}, ["refuse adapters with DoRA", "`vllm serve OUT`"]),
         ({}, {}, ["vllm serve acme/tuned`"]),
     ],
-    ids=["rope", "dora", "full"],
+    ids=["rope", "rank 1", "rank 512", "above", "dora", "full"],
 )  # fmt: skip
-def test_the_card_says_how_it_is_served(model, adapter, parts):
-    text = servers("acme/tuned", "acme/base", Model(**model), adapter)
+def test_the_card_says_how_it_is_served(positions, adapter, parts):
+    text = servers("acme/tuned", "acme/base", adapter, positions)
 
     assert [part for part in parts if part not in text] == []
 

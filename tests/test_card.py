@@ -12,10 +12,13 @@ from typing import Any
 
 import loopback_hub as helper
 import pytest
+import torch
 import yaml
 
 from fim import FORMATS, Sample, encode_prompt, resolve_format
 from finetune.card import model_card
+from finetune.model import load_adapter, load_base, load_tuned, read_run
+from finetune.recipe import Model
 from finetune.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +146,35 @@ def test_the_cards_code_guards_what_sentencepiece_would_put_a_blank_before(
         sample, resolve_format(tokenizer, form), tokenizer, max_length=256, max_new_tokens=9,
         path_header=path_header,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("rope_theta", [0.0, 1e6])
+def test_the_cards_code_loads_the_model_that_was_trained(rope_theta, tmp_path):
+    base = helper.make_base(tmp_path / "tiny-base")
+    config = json.loads((base / "config.json").read_text())
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0}
+    (base / "config.json").write_text(
+        json.dumps(config | {"rope_parameters": rope, "max_position_embeddings": 128})
+    )
+    run = helper.make_run(tmp_path / "runs" / "long", base, rope_theta=rope_theta)
+    card = model_card(run)
+    (code,) = re.findall(r"```python\n(.*?)\nprefix, suffix = ", card, re.S)
+    places = {"BASE_FOLDER": str(base), "ORG/NAME": str(run / "adapter")}
+    scope: dict[str, Any] = {}
+
+    exec(re.sub("BASE_FOLDER|ORG/NAME", lambda found: places[found[0]], code), scope)
+
+    ids = torch.arange(8, 200)[None]
+    with torch.no_grad():
+        of_card = scope["model"](ids).logits
+        expected = load_tuned(read_run(run))(ids).logits
+        on_plain = load_adapter(load_base(str(base)), run / "adapter", Model(name=str(base)))
+        assert torch.equal(of_card, expected)
+        assert torch.equal(of_card, on_plain(ids).logits) == (rope_theta == 0)
+    overrides = re.findall("--hf-overrides '(.*?)'", card)
+    changed = {"rope_parameters": rope | {"rope_theta": 1e6}, "max_position_embeddings": 256}
+    assert [json.loads(text) for text in overrides] == [changed] * bool(rope_theta)
+    assert card.count("--rope-freq-base 1e+06") == bool(rope_theta)
 
 
 def test_card_shows_base_adapter_difference_and_interval(run):

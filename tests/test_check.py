@@ -6,6 +6,7 @@ PYTHONPATH=. python -m pytest tests/test_check.py
 import json
 
 import pytest
+from transformers import AutoConfig
 
 from fim import FORMATS, FimError
 from finetune.check import check, check_summary
@@ -284,3 +285,31 @@ def test_the_table_of_formats_is_one_object_by_name(capsys):
     assert len(table) == len(FORMATS)
     assert next(line for line in table if line.startswith("mellum ")).split()[1:3] == ["spm", "doc"]
     assert next(line for line in table if line.startswith("phi-4 ")).split()[1] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "attention", "said"),
+    [
+        ("mamba", "auto", "mamba cannot be trained on packs: its layers carry state"),
+        ("lfm2", "auto", "lfm2 cannot be trained on packs: its layers carry state"),
+        ("opt", "sdpa", "opt cannot be trained on packs with attention 'sdpa'"),
+        ("opt", "auto", ""),
+        ("qwen2", "auto", ""),
+    ],
+)
+def test_a_base_that_mixes_samples_is_refused_before_anything_is_prepared(
+    model_type, attention, said, tmp_path, tiny_tokenizer, capsys
+):
+    base = tmp_path / "base"
+    tiny_tokenizer("qwen2.5-coder").save_pretrained(base)
+    AutoConfig.for_model(model_type).save_pretrained(base)
+    (tmp_path / "no-code").mkdir()
+    (tmp_path / "recipe.yaml").write_text(
+        f"name: x\nruns: {tmp_path}/runs\nmodel: {{name: {base}, attention: {attention}}}\n"
+        f"corpus: {{sources: [{{folder: {tmp_path}/no-code}}]}}\n"
+    )
+
+    assert main(["run", str(tmp_path / "recipe.yaml")]) == 1
+
+    assert (said or "they hold no file") in capsys.readouterr().err
+    assert main(["check", str(base)]) == int(model_type in ("mamba", "lfm2"))

@@ -17,7 +17,8 @@ from several_processes import recorded
 from transformers import AutoModelForCausalLM
 
 from fim import FimError
-from finetune.arguments import check_launch, check_processes, check_strategy
+from finetune import arguments as arguments_module
+from finetune.arguments import check_launch, check_processes, check_strategy, compile_layers
 from finetune.prepare import prepare
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
@@ -168,6 +169,45 @@ def test_two_processes_under_fsdp2_have_the_losses_of_one_and_a_plain_adapter(
     assert (logits[1] - logits[0]).abs().max() <= 1e-9
 
 
+NO_ROOM = r"(File too large|disk full): [\d,]+ bytes needed, [\d,]+ free; make room and run again"
+GOES_ON = ", it goes on from the last checkpoint"
+ANOTHER = "another process cannot write there"
+FAILING = {
+    "fsdp-weights": (f"/checkpoints: {NO_ROOM}{GOES_ON}", None),
+    "ddp-generators": (f"/checkpoints: {ANOTHER}", f"/checkpoints: {NO_ROOM}{GOES_ON}"),
+    "ddp-flush": (f"/checkpoints: Input/output error; mend the disk and run again{GOES_ON}", None),
+    "end-weights": (f": {NO_ROOM}", None),
+}
+"""What cannot be written, and what the two processes say at the end; `None` for nothing."""
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_when_one_cannot_write_and_go_on_to_the_same_weights(tmp_path):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "tests/failing_writes.py", str(tmp_path)], cwd=ROOT, timeout=600,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    lines = {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert lines.keys() == {*FAILING, "fsdp", "ddp"}
+    for case, ends in FAILING.items():
+        line = lines[case]
+        assert line["codes"] == [1, 1], case
+        assert line["seconds"] < 60
+        assert line["newest"] == (None if case == "end-weights" else "checkpoint-2")
+        assert line["again"] == [0, 0]
+        assert line["same"]
+        for said, end in zip(line["said"], ends, strict=True):
+            assert (said == []) == (end is None), said
+            assert end is None or re.fullmatch(rf"error: {tmp_path}/runs/{case}{end}", said[0])
+    for strategy in ("fsdp", "ddp"):
+        told, real = lines[strategy]["told"], lines[strategy]["real"]
+        assert real <= told < 1.05 * real + 60_000
+
+
 LAUNCHED = {"ACCELERATE_MIXED_PRECISION": "no"}
 
 
@@ -276,3 +316,12 @@ def test_another_strategy_is_refused(flag, runs, said, monkeypatch):
 
     with pytest.raises(FimError, match=said):
         check_strategy(accelerator)
+
+
+def test_weights_that_go_to_gpus_later_are_compiled_without_a_compiler_for_the_cpu(monkeypatch):
+    monkeypatch.setattr(arguments_module, "_has_compiler", lambda: False)
+    with pytest.raises(FimError, match=r"needs a C\+\+ compiler"):
+        compile_layers(torch.nn.Linear(2, 2))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+
+    compile_layers(torch.nn.Linear(2, 2))

@@ -74,6 +74,7 @@ def test_a_pack_costs_its_tokens_and_the_squares_of_its_samples():
     ("name", "expected"),
     [
         ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
@@ -83,6 +84,10 @@ def test_a_pack_costs_its_tokens_and_the_squares_of_its_samples():
         ("NVIDIA GH200 480GB", 989e12),
         ("NVIDIA GB200", 2500e12),
         ("NVIDIA A40", 149.7e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
         ("NVIDIA RTX A1000", None),
         ("NVIDIA RTX A4000", None),
         ("Tesla T4", None),

@@ -9,34 +9,65 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+KINDS = (
+    "1.5B-lora",
+    "7B-full",
+    "1.5B-lora-trl-blocks",
+    "1.5B-lora-trl",
+    "1.5B-lora-padded",
+    "1.5B-lora-32k-dense",
+)
 
 
-def run(*arguments: str) -> list[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def run(*command: str, **environment: str) -> list[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout.splitlines()
 
 
+def evaluate(expression: str) -> str:
+    program = f"import sys; sys.path.insert(0, 'bench'); import gpu_train as g; print({expression})"
+    return "\n".join(run(sys.executable, "-c", program))
+
+
 @pytest.mark.slow
-def test_every_kind_of_case_runs_at_tiny_sizes():
-    names = ["1.5B-lora", "7B-full", "1.5B-lora-trl", "1.5B-lora-padded", "1.5B-lora-32k-dense"]
+def test_every_kind_of_case_runs_at_tiny_sizes(tmp_path):
+    checks = ("losses after resuming", "logits of a sample, packed against alone")
 
-    lines = run("bench/gpu_train.py", "--tiny", *names)
+    run("bench/gpu_train.sh", "--tiny", *KINDS, *checks, OUT=str(tmp_path), PYTHON=sys.executable)
 
-    found = [json.loads(line) for line in lines if line.startswith('{"')]
-    assert len(found) == len(names)
-    assert all(figures["rate"] > 0 for figures in found)
-    assert found[0]["kernels"]  # of the attention, by name
+    (results,) = tmp_path.glob("gpu_train-*.txt")
+    lines = results.read_text().splitlines()
+    *cases, resumed, alone = [json.loads(line) for line in lines if line.startswith('{"')]
+    assert len(cases) == len(KINDS)
+    assert all(figures["rate"] > 0 and figures["kernels"] for figures in cases)
+    assert resumed == {"compared": 5, "equal": 5}
+    assert alone["torch.float32"] < 1e-5
+    assert sum("GiB measured" in line for line in lines) == 6
 
 
-def test_goals_name_cases_that_exist():
-    program = (
-        "import sys; sys.path.insert(0, 'bench'); import gpu_train as g;"
-        "print(all({a, b or a} <= g.CASES.keys() and f <= t for a, b, f, t in g.GOALS))"
-    )
+def test_goals_and_these_tests_name_what_there_is():
+    goals = "all({a, b or a} <= g.CASES.keys() and f <= t for a, b, f, t in g.GOALS)"
+    kinds = f"{{g.CASES[n].kind for n in {KINDS}}} == {{c.kind for c in g.CASES.values()}}"
 
-    assert run("-c", program)[-1] == "True"
+    assert evaluate(f"{goals}, {kinds}") == "True True"
+
+
+def test_a_goal_is_judged_when_both_of_its_cases_are_measured():
+    found = "{'1.5B-lora': {'rate': 36_000}, '1.5B-lora-trl-blocks': {'rate': 37_000}}"
+
+    lines = evaluate(f"*g.goal_lines({found}, '1.5B-lora-trl-blocks')").splitlines()
+
+    assert [" ".join(line.split()) for line in lines] == [
+        "1.5B-lora / 1.5B-lora-trl-blocks 0.97 floor 1.0 goal 1.05 MISSED"
+    ]
+
+
+def test_a_case_that_fails_leaves_the_others_their_figures():
+    assert evaluate("g.in_process('no such case', True)").splitlines() == [
+        "no such case: failed; its standard error says more (CalledProcessError)",
+        "{}",
+    ]

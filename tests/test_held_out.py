@@ -14,7 +14,7 @@ from test_distributed import launch, make_run
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from finetune.attention import BLOCKS
-from finetune.held_out import MAX_KINDS, HeldOut, measure, read_held_out
+from finetune.held_out import MAX_KINDS, HeldOut, construct_of, measure, read_held_out
 from finetune.losses import add_loss, token_losses
 from finetune.step_log import read_log
 
@@ -30,17 +30,17 @@ PACKS = [
     },
 ]  # fmt: skip
 SAMPLES = [
-    ("a", "psm", "node", "block", 2),
-    ("b", "ar", "", "", 0),
-    ("c", "psm", "random", "", 1),
-    ("d", "psm", "empty", "block", 0),
-    ("e", "spm", "node", "call", 1),
+    ("a", "python", "psm", "node", "block", 2),
+    ("b", "python", "ar", "", "", 0),
+    ("c", "go", "psm", "random", "", 1),
+    ("d", "go", "psm", "empty", "call_expression", 0),
+    ("e", "python", "spm", "node", "call", 1),
 ]
 
 
 def write(folder: Path, packs: list[dict], samples: list[tuple]) -> Path:
     datasets.Dataset.from_list(packs).save_to_disk(folder)
-    names = ("sample_id", "order", "sampler", "kind", "middle_tokens")
+    names = ("sample_id", "language", "order", "sampler", "kind", "middle_tokens")
     rows = [dict(zip(names, sample, strict=True)) for sample in samples]
     pq.write_table(pa.Table.from_pylist(rows), folder / "samples.parquet")
     return folder
@@ -78,9 +78,28 @@ def test_every_sample_counts_for_its_kinds(held_out):
 
     assert counted == {
         "loss_middle": 8, "loss_ar": 2, "order/psm": 6, "order/spm": 2, "sampler/empty": 1,
-        "sampler/node": 5, "sampler/random": 2, "kind/block": 4, "kind/call": 2,
+        "sampler/node": 5, "sampler/random": 2, "construct/call": 2, "kind/block": 3,
+        "kind/call": 2, "kind/call_expression": 1,
     }  # fmt: skip
     assert list(counted)[:2] == ["loss_middle", "loss_ar"]
+
+
+@pytest.mark.parametrize(
+    ("language", "kind", "construct"),
+    [
+        ("python", "call", "call"),
+        ("go", "call_expression", "call"),
+        ("java", "if_statement", "if"),
+        ("c", "struct_specifier", "class"),
+        ("python", "argument_list", "arguments"),
+        ("python", "identifier", ""),
+        ("python", "", ""),
+        ("markdown", "paragraph", ""),
+        ("unknown", "call", ""),
+    ],
+)
+def test_a_node_type_is_of_one_construct_in_every_language(language, kind, construct):
+    assert construct_of(language, kind) == construct
 
 
 def test_losses_are_means_over_the_tokens_of_a_kind(held_out, model):
@@ -92,7 +111,7 @@ def test_losses_are_means_over_the_tokens_of_a_kind(held_out, model):
     by_hand = {
         "loss_middle": [*a, *c, *d, *e], "loss_ar": b, "order/psm": [*a, *c, *d], "order/spm": e,
         "sampler/empty": d, "sampler/node": [*a, *e], "sampler/random": c,
-        "kind/block": [*a, *d], "kind/call": e,
+        "construct/call": e, "kind/block": a, "kind/call": e, "kind/call_expression": d,
     }  # fmt: skip
     assert losses == {name: pytest.approx(np.mean(of), rel=1e-14) for name, of in by_hand.items()}
 
@@ -142,7 +161,7 @@ def test_a_model_that_trains_gives_the_same_losses(held_out, model):
 
 
 def test_only_so_many_packs_and_kinds_are_read(tmp_path):
-    samples = [(f"{n}", "psm", "node", f"kind_{n % (MAX_KINDS + 3):02}", 1) for n in range(40)]
+    samples = [(f"{n}", "c", "psm", "node", f"kind_{n % (MAX_KINDS + 3):02}", 1) for n in range(40)]
     packs = [PACKS[1] | {"sample_ids": [key]} for key, *_ in samples]
 
     held_out = read_held_out(write(tmp_path / "eval", packs, samples), 40)
@@ -157,7 +176,7 @@ def test_only_so_many_packs_and_kinds_are_read(tmp_path):
 def test_packs_without_fim_have_one_loss(tmp_path, model):
     packs = [PACKS[1] | {"sample_ids": ["c"]}]
 
-    held_out = read_held_out(write(tmp_path / "eval", packs, [("c", "ar", "", "", 0)]), 32)
+    held_out = read_held_out(write(tmp_path / "eval", packs, [("c", "c", "ar", "", "", 0)]), 32)
 
     assert list(measure(held_out, model)) == ["loss_ar"]
 

@@ -1,11 +1,16 @@
 """A run whose samples could see each other is refused before a weight moves, whatever the cause."""
 
+import copy
+
 import pytest
 import torch
 import transformers
 from packed_unpacked import FAMILIES, HYBRID, SIZES, make_model
 from transformers import (
     AttentionInterface,
+    AutoModelForCausalLM,
+    Gemma3nTextConfig,
+    Gemma3TextConfig,
     GptOssConfig,
     GraniteMoeHybridConfig,
     Lfm2Config,
@@ -19,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from fim import FimError
 from finetune import isolation
 from finetune.attention import BLOCKS, block_attention
-from finetune.isolation import check_isolation, refuse_leaking
+from finetune.isolation import check_isolation, make_stand_in, refuse_leaking
 from finetune.losses import collate
 
 
@@ -241,3 +246,74 @@ def test_the_probe_leaves_the_model_as_it_was():
     assert model.training
     assert model.config._attn_implementation == BLOCKS
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def without_weights(config: transformers.PretrainedConfig, attention: str = BLOCKS):
+    """A model as a process has it that FSDP gives its weights later."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), attn_implementation=attention, dtype=torch.bfloat16
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stand_in_is_proved_in_the_place_of_a_model_that_is_spread(family):
+    stand_in = make_stand_in(without_weights(FAMILIES[family]), torch.device("cpu"))
+
+    check_isolation(stand_in, collate)
+    assert stand_in.dtype == torch.bfloat16
+    assert stand_in.config._attn_implementation == BLOCKS
+    for wrong in (plain_causal, half_as_sharp):
+        AttentionInterface.register(wrong.__name__, wrong)
+        stand_in.set_attn_implementation(wrong.__name__)
+        with pytest.raises(FimError, match=r"see each other|than the model's own attention"):
+            check_isolation(stand_in, collate)
+
+
+def test_a_stand_in_has_a_layer_of_each_kind_and_every_width():
+    kinds = ["full_attention" if layer % 6 == 4 else "sliding_attention" for layer in range(24)]
+    sizes = {**SIZES, "num_hidden_layers": 24}
+    config = Gemma3TextConfig(**sizes, head_dim=16, layer_types=kinds, sliding_window=8)
+    model = without_weights(config)
+
+    stand_in = make_stand_in(model, torch.device("cpu"))
+
+    assert stand_in.config.layer_types == [
+        "sliding_attention", "sliding_attention", "full_attention",
+    ]  # fmt: skip
+    shapes = {name: weight.shape for name, weight in model.named_parameters()}
+    assert all(weight.shape == shapes[name] for name, weight in stand_in.named_parameters())
+    assert model.config.num_hidden_layers == 24
+    AttentionInterface.register("blind_to_windows", blind_to_windows)
+    stand_in.set_attn_implementation("blind_to_windows")
+    with pytest.raises(FimError, match="computes something else than the model's own attention"):
+        check_isolation(stand_in, collate)
+
+
+def test_a_stand_in_of_a_family_that_leaks_is_refused(monkeypatch):
+    monkeypatch.setattr(isolation, "refuse_leaking", lambda *args: None)
+    config = Qwen2Config(**SIZES)
+    model = without_weights(config, "sdpa")
+
+    with pytest.raises(FimError, match=LEAKS):
+        check_isolation(make_stand_in(model, torch.device("cpu")), without_any_boundary)
+
+
+def test_a_stand_in_draws_no_random_number_of_the_run():
+    before = torch.get_rng_state()
+
+    make_stand_in(without_weights(FAMILIES["qwen2"]), torch.device("cpu"))
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_model_without_a_stand_in_is_refused_in_one_line():
+    config = Gemma3nTextConfig(
+        **{**SIZES, "num_hidden_layers": 30, "intermediate_size": [48] * 30}, head_dim=16,
+        vocab_size_per_layer_input=97, hidden_size_per_layer_input=8,
+    )  # fmt: skip
+
+    with pytest.raises(
+        FimError, match=r"^gemma3n_text: has no small model to prove on .*; use .*ddp\.yaml$"
+    ):
+        make_stand_in(without_weights(config), torch.device("cpu"))

@@ -10,16 +10,15 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, Qwen2Config, Starcoder2Config
 
-from finetune import cli, plan, plan_memory, prepare
+from finetune import cli, plan, plan_memory
 from finetune import train as train_module
 from finetune.adapters import add_adapter
 from finetune.attention import BLOCKS
-from finetune.corpus.build import corpus_fingerprint
 from finetune.losses import add_loss, collate
 from finetune.plan import explain_memory, is_out_of_memory, make_plan, plan_summary
 from finetune.plan_data import count_data
 from finetune.plan_memory import Shape, model_shape, spread, step_bytes
-from finetune.prepare import prepare_fingerprint
+from finetune.prepare import corpus_stage, prepare_fingerprint, sources_fingerprint
 from finetune.recipe import Recipe
 from finetune.recipe_file import read_recipe
 from finetune.recipe_model import Model
@@ -207,10 +206,10 @@ def test_packs_are_cut_as_training_cuts_them(tmp_path, limit, packs, tokens):
 
 def test_a_corpus_counts_where_this_recipe_made_it(tmp_path):
     recipe = make_recipe(tmp_path)
-    sources = corpus_fingerprint(prepare._content_of(recipe.corpus), expand_corpus(recipe))
+    sources = sources_fingerprint(recipe, expand_corpus(recipe))
     with stage_folder(recipe.folder / "corpus") as folder:
         (folder / "counts.json").write_text('{"bytes": 3200}')
-        write_manifest(folder, prepare._corpus_stage(recipe, sources))
+        write_manifest(folder, corpus_stage(recipe, sources))
 
     assert count_data(recipe)["tokens"] == 2 * 1_000
     other = make_recipe(tmp_path, "corpus.filters.max_bytes=90000")
@@ -294,6 +293,8 @@ def test_hours_come_from_the_table_for_gpus_and_from_the_log_for_a_cpu(tmp_path)
     assert one.keys() == {"A100", "H100"}
     assert one["A100"] == pytest.approx(4 * four["A100"])
     assert one["A100"] / one["H100"] == pytest.approx(989 / 312)
+    shown = plan_summary(make_plan(recipe, gpus=1, memory=80))
+    assert "hours        unknown: steps this short depend on more than the GPU" in shown
     assert make_plan(recipe, gpus=0)["hours"] == {"this CPU": pytest.approx(1.0)}
 
 
@@ -312,8 +313,13 @@ def test_what_does_not_fit_is_made_to_fit_with_the_same_batches(tmp_path):
     )
     least = make_plan(recipe, gpus=0, memory=0.0001)
     assert least["proposed"] is None
-    needed = f"{least['asked']['total'] / 2**20:.1f} MiB"
-    assert least["advice"].startswith(f"nothing fits: it needs {needed} of 0.1 MiB usable ")
+    small = ["train.packs_per_step=1", "train.gradient_checkpointing=true"]
+    smallest = make_plan(make_recipe(tmp_path, *small), gpus=0, memory=4)["asked"]["total"]
+    needed = f"at least {smallest / 2**20:.1f} MiB are needed of 0.1 MiB usable "
+    assert least["advice"].startswith(f"nothing fits: {needed}")
+    assert "; lower fim.max_length" in least["advice"]
+    full = make_plan(make_recipe(tmp_path, "model.adapter=full"), gpus=0, memory=0.0001)
+    assert "; train an adapter, lower fim.max_length" in full["advice"]
 
 
 def test_full_weights_on_several_gpus_are_spread(tmp_path):
@@ -359,7 +365,7 @@ def test_out_of_memory_ends_with_what_to_change(tmp_path, monkeypatch):
     assert "\n" not in line
     least = ("packs_per_step=1", "gradient_accumulation=1", "gradient_checkpointing=true")
     line = explain_memory(make_recipe(tmp_path, *(f"train.{value}" for value in least)))
-    assert "; nothing that needs less is known: it needs " in line
+    assert "; nothing that needs less is known: at least " in line
 
     def fail(recipe):
         torch.empty(2**60)

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 import pytest
 import soak
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
@@ -34,7 +35,14 @@ from finetune.checkpoint import (
     mark_complete,
     newest_complete,
 )
-from finetune.guards import Stopped, catch_signals, explain_full_disk, find_spike
+from finetune.guards import (
+    Stopped,
+    catch_signals,
+    explain_full_disk,
+    find_spike,
+    hold_back_writes,
+    leave_at_once,
+)
 from finetune.prepare import prepare
 from finetune.recipe import Recipe
 from finetune.step_log import read_log
@@ -480,6 +488,83 @@ def test_a_checkpoint_takes_the_bytes_that_were_told(tmp_path, run):
 
         assert real <= told
         assert told - real < 0.05 * real + 60_000
+
+
+def test_no_room_for_the_result_is_said_before_anything_is_trained(run, monkeypatch, capsys):
+    recipe = run(save_steps=0)
+    monkeypatch.setattr(train_module, "read_recipe", lambda *_: recipe)
+    free = shutil.disk_usage(recipe.folder)._replace(free=1234)
+    with monkeypatch.context() as patch:
+        patch.setattr(guards, "shutil", SimpleNamespace(disk_usage=lambda path: free))
+        assert main(["recipe.yaml"]) == 1
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    needed = re.fullmatch(
+        rf"error: {recipe.folder}: No space left on device: ([\d,]+) bytes needed, 1,234 free; "
+        "make room and run again", line,
+    )[1]  # fmt: skip
+    assert not (recipe.folder / "log.jsonl").exists()
+    assert main(["recipe.yaml"]) == 0
+    real = (recipe.folder / "model" / "model.safetensors").stat().st_size
+    assert 0 <= real - int(needed.replace(",", "")) < 3000
+
+
+def test_checkpoints_of_another_strategy_are_refused(run, monkeypatch):
+    recipe = run(max_tokens=600)
+    train(recipe)
+    shutil.rmtree(recipe.folder / "model")
+    monkeypatch.setattr(train_module, "asked_strategy", lambda: "FSDP")
+
+    with pytest.raises(FimError, match=r"checkpoints of another .* or strategy; give another"):
+        train(recipe)
+
+
+def test_a_base_that_is_spread_over_devices_is_not_moved_to_one(run, monkeypatch):
+    recipe, elsewhere = run("lora"), torch.device("meta")
+    assert train_module._load_model(recipe, None, elsewhere).device == elsewhere
+    monkeypatch.setattr(train_module, "asked_strategy", lambda: "FSDP")
+
+    assert train_module._load_model(recipe, None, elsewhere).device == torch.device("cpu")
+
+
+def test_an_error_of_torch_save_waits_and_nothing_is_written_after_it(tmp_path):
+    save, errors = torch.save, []
+    with hold_back_writes(errors):
+        torch.save(1, tmp_path / "first")
+        torch.save(2, tmp_path / "absent" / "second")
+        torch.save(3, tmp_path / "third")
+        raise OSError(5, "Input/output error")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+    assert [type(error) for error in errors] == [RuntimeError, OSError]
+    assert torch.save is save
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(5, "Input/output error"), "Input/output error; mend the disk and run again"),
+        (RuntimeError("connection closed by peer\nby it"), "connection closed by peer"),
+    ],
+)
+def test_a_process_that_others_wait_for_leaves_at_once_with_a_line(
+    tmp_path, monkeypatch, capfd, error, said
+):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+    with pytest.raises(SystemExit, match=r"^1$"):
+        leave_at_once(error, tmp_path, 1)
+
+    assert capfd.readouterr().err == f"error: {tmp_path}: {said}\n"
+
+
+def test_a_disk_that_fails_is_told_from_one_that_is_full(tmp_path):
+    with pytest.raises(FimError, match=r"Input/output error; mend the disk and run again$"):
+        with explain_full_disk(tmp_path, 1):
+            raise OSError(5, "Input/output error")
+    with pytest.raises(FimError, match=r"Read-only file system; mend the disk"):
+        with explain_full_disk(tmp_path, 1):
+            raise SafetensorError("Read-only file system (os error 30)")
 
 
 def test_other_errors_pass_through(tmp_path):

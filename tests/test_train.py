@@ -18,10 +18,13 @@ import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
+from packed_unpacked import FAMILIES
 from safetensors.torch import load_file, save_file
 
 from fim import FimError
 from finetune import train as train_module
+from finetune.evaluate import evaluate
 from finetune.losses import collate, token_losses
 from finetune.model import load_base
 from finetune.prepare import prepare
@@ -115,6 +118,28 @@ def test_a_full_run_and_an_adapter_on_it_name_no_place(tmp_path):
     base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert re.fullmatch(r"tiny@sha256:[0-9a-f]{64}", base)
     assert_anonymous(adapter, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt_bigcode", "granitemoehybrid"])
+def test_a_base_that_reads_or_returns_more_than_others_is_trained_and_measured(tmp_path, family):
+    tiny = train(make_run(tmp_path))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny)
+    lengths = {"n_positions": 512, "max_position_embeddings": 512}
+    fields = {**FAMILIES[family].to_dict(), **lengths, "vocab_size": len(tokenizer)}
+    base = transformers.AutoModelForCausalLM.from_config(type(FAMILIES[family])(**fields))
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model = {"name": str(tmp_path / "base"), "adapter": "full"}
+    recipe = make_run(tmp_path, "name=tuned", "evaluate.items=4", model=model)
+
+    tuned = train(recipe)
+
+    assert evaluate(recipe)["adapter"]
+    configs = [
+        json.loads((place / "config.json").read_text()) for place in (tmp_path / "base", tuned)
+    ]
+    assert {k: v for k, v in configs[0].items() if "router" in k}.items() <= configs[1].items()
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
