@@ -20,12 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fim import LANGUAGES
-from finetune.audit import audit, audit_summary
-from finetune.audit_read import BuiltRun, open_run, read_columns
+from finetune.audit.read import BuiltRun, open_run, read_columns
+from finetune.audit.samples import audit, audit_summary
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.recipe_model import Scratch
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.model import Scratch
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
 
 STRUCTURED = {"node": 0.4, "siblings": 0.3, "construct": 0.2, "cursor": 0.1}
 SMALL_BYTES = 200

@@ -31,8 +31,8 @@ from finetune.corpus.batches import cut
 from finetune.corpus.parsing import parse_file
 from finetune.corpus.rules.path import generated, vendored
 from finetune.corpus.sources.read import expand_sources, read_source
-from finetune.recipe_corpus import Corpus, Source
-from finetune.recipe_filters import Filters
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.filters import Filters
 
 STARTED = time.monotonic()
 FILTERS = Filters()

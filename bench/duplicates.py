@@ -33,7 +33,7 @@ from finetune.corpus.copies.dedup import (
     make_record,
 )
 from finetune.corpus.split import split_records
-from finetune.recipe_corpus import Dedup, Split
+from finetune.recipe.corpus import Dedup, Split
 
 LANGUAGES = {
     "python": (".py",),

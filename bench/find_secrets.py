@@ -28,7 +28,7 @@ import fim  # noqa: E402
 from finetune.corpus.privacy.personal import find_personal  # noqa: E402
 from finetune.corpus.privacy.redact import redact  # noqa: E402
 from finetune.corpus.privacy.search import find_secrets  # noqa: E402
-from finetune.recipe_corpus import Secrets  # noqa: E402
+from finetune.recipe.corpus import Secrets  # noqa: E402
 from finetune.scan import find_in_file  # noqa: E402
 
 NAMES = {"fitting names": "", "one name": "setting"}

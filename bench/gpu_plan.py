@@ -13,11 +13,11 @@ import gc
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from finetune.adapters import add_adapter
-from finetune.attention import BLOCKS
-from finetune.losses import add_loss, collate
-from finetune.plan_memory import model_shape, recompute_activations, spread, step_bytes
-from finetune.recipe_model import Model
+from finetune.plan.memory import model_shape, recompute_activations, spread, step_bytes
+from finetune.recipe.model import Model
+from finetune.training.adapters import add_adapter
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import add_loss, collate
 
 SHAPES = {  # config.json of Qwen2.5-Coder
     "1.5B": Qwen2Config(

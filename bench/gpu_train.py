@@ -134,7 +134,7 @@ def limit(model: Any, samples: list[np.ndarray], case: Case) -> float:
 
 def make_tokenizer() -> Any:
     """The smallest tokenizer a trainer accepts."""
-    from finetune.tokenizer import train_tokenizer
+    from finetune.samples.tokenizer import train_tokenizer
 
     return train_tokenizer([b"def add(first, second):\n    return first + second\n"] * 4, 300)
 
@@ -154,8 +154,8 @@ def same_packed_and_alone(tiny: bool) -> dict[str, float]:
 
 @torch.no_grad()
 def _last_logits(model: Any, samples: list[np.ndarray]) -> torch.Tensor:
-    from finetune.attention import BLOCKS
-    from finetune.losses import collate
+    from finetune.training.attention import BLOCKS
+    from finetune.training.losses import collate
 
     model.set_attn_implementation(BLOCKS)
     ids = np.concatenate(samples)

@@ -24,16 +24,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import hostile_files  # noqa: E402
 
 from fim import Document, detect_language  # noqa: E402
-from finetune.audit import audit  # noqa: E402
+from finetune.audit.samples import audit  # noqa: E402
 from finetune.corpus.entries import File  # noqa: E402
 from finetune.corpus.filters import check_document, to_document  # noqa: E402
 from finetune.prepare import prepare  # noqa: E402
-from finetune.presets import FILTER_PRESETS  # noqa: E402
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train  # noqa: E402
-from finetune.recipe_corpus import Corpus, Source  # noqa: E402
-from finetune.recipe_filters import Filters  # noqa: E402
-from finetune.sampling import Encoder  # noqa: E402
-from finetune.tokenizer import save_tokenizer, train_tokenizer  # noqa: E402
+from finetune.recipe.corpus import Corpus, Source  # noqa: E402
+from finetune.recipe.filters import Filters  # noqa: E402
+from finetune.recipe.presets import FILTER_PRESETS  # noqa: E402
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train  # noqa: E402
+from finetune.samples.sampling import Encoder  # noqa: E402
+from finetune.samples.tokenizer import save_tokenizer, train_tokenizer  # noqa: E402
 
 LOOSE = Filters(**{**FILTER_PRESETS["off"], "max_bytes": 4_000_000})
 ORIGINAL_BYTES = 20_000

@@ -33,13 +33,13 @@ from pathlib import Path
 import corpus as bench
 from pyarrow import parquet
 
-from finetune import workers as workers_module
 from finetune.corpus import collect
+from finetune.corpus import workers as workers_module
 from finetune.corpus.build import DOCUMENTS, SKIPPED, write_corpus
 from finetune.corpus.entries import File
 from finetune.corpus.study import Study, StudySettings, study_files
-from finetune.recipe_corpus import Corpus, Source
-from finetune.workers import Work
+from finetune.corpus.workers import Work
+from finetune.recipe.corpus import Corpus, Source
 
 DEATHS: dict[str, tuple[Callable[[], object], str]] = {
     "segfault": (lambda: ctypes.string_at(0), "worker-died"),

@@ -28,10 +28,10 @@ from fim import Document, parse
 from finetune.corpus.build import read_documents, write_corpus
 from finetune.corpus.sources.read import source_path
 from finetune.prepare import prepare
-from finetune.recipe import Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Dedup, Source, Split
-from finetune.sampling import encode_documents
-from finetune.tokenizer import save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Dedup, Source, Split
+from finetune.recipe.schema import Fim, Model, Recipe, Train
+from finetune.samples.sampling import encode_documents
+from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
 
 WINDOW_BYTES = 15_000
 ORDERS = {"psm": 0.5, "spm": 0.5}

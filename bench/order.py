@@ -22,7 +22,7 @@ from regex_imports import find_imports
 from fim import LANGUAGES, FimError
 from finetune.corpus.links.find import find_links
 from finetune.corpus.links.order import OrderFile, Ordering, order_repository
-from finetune.recipe_corpus import Order
+from finetune.recipe.corpus import Order
 
 PYTHON_PACKAGES = ("networkx", "sympy", "torch", "transformers")
 MAX_BYTES = 1_000_000

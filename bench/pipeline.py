@@ -27,12 +27,17 @@ import fetch
 
 from fim import FORMATS, Document, content_tokenizer, detect_language, pack, pack_lengths
 from fim.syntax import parse
-from finetune import fast_tokenizer
-from finetune.packs import write_packs
-from finetune.recipe import Fim, Model, Recipe
-from finetune.recipe_corpus import Corpus, Source
-from finetune.sampling import Encoder, _Work
-from finetune.tokenizer import bytes_per_token, load_run_tokenizer, save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.schema import Fim, Model, Recipe
+from finetune.samples import fast_tokenizer
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import Encoder, _Work
+from finetune.samples.tokenizer import (
+    bytes_per_token,
+    load_run_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 MAX_LENGTH = 8_192
 VOCAB_SIZE = 32_768

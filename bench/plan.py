@@ -44,9 +44,9 @@ CASES = {  # what dominates: (shape, tokens of a pack, overrides)
 def make_recipe(folder: Path, shape: dict[str, int], length: int) -> Path:
     """Write a recipe, its packs, and a random base of a shape; returns the recipe."""
     from finetune.prepare import prepare
-    from finetune.recipe_file import read_recipe
-    from finetune.scratch import make_model
-    from finetune.tokenizer import load_tokenizer
+    from finetune.recipe.file import read_recipe
+    from finetune.samples.tokenizer import load_tokenizer
+    from finetune.training.scratch import make_model
 
     values = {
         "name": "scratch",
@@ -72,9 +72,9 @@ def make_recipe(folder: Path, shape: dict[str, int], length: int) -> Path:
 
 def train_case(tiny: str, path: str, overrides: list[str], keep: bool) -> dict[str, float]:
     """Plan and train, in this process; returns predicted and measured bytes, and seconds."""
-    from finetune.plan import make_plan
+    from finetune.plan.estimate import make_plan
     from finetune.prepare import prepare
-    from finetune.recipe_file import read_recipe
+    from finetune.recipe.file import read_recipe
 
     first, recipe = read_recipe(tiny, overrides), read_recipe(path, overrides)
     for each in (first, recipe):
@@ -100,8 +100,8 @@ def train_case(tiny: str, path: str, overrides: list[str], keep: bool) -> dict[s
 
 
 def _make_trainer(recipe: Any, keep: bool) -> Any:
-    from finetune.host_memory import KeepFreed
     from finetune.train import make_trainer
+    from finetune.training.host_memory import KeepFreed
 
     trainer, *_ = make_trainer(recipe)
     if not keep:

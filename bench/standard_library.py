@@ -19,11 +19,11 @@ from pathlib import Path
 
 from fim import Document, SpanPolicy, make_samples
 from finetune.corpus.build import read_documents, write_corpus
-from finetune.packs import write_packs
-from finetune.recipe import Fim, Model, Recipe
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.sampling import encode_documents
-from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.schema import Fim, Model, Recipe
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import encode_documents
+from finetune.samples.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
 
 ORDERS = {"psm": 0.5, "spm": 0.5}
 WINDOW_BYTES = 12_000

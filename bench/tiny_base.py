@@ -32,11 +32,11 @@ from fim import (
     split_at,
 )
 from finetune.complete import Completion, complete
-from finetune.losses import token_losses
 from finetune.metrics import Score, edit_similarity, exact_match, paired_interval, parses
 from finetune.model import load_base
 from finetune.progress import progress
-from finetune.tokenizer import load_tokenizer, model_hint
+from finetune.samples.tokenizer import load_tokenizer, model_hint
+from finetune.training.losses import token_losses
 
 LANGUAGES = ("python", "javascript", "typescript", "java", "go", "rust", "cpp")
 MAX_FILE_BYTES = 100_000

@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Tra
 from trl import SFTConfig, SFTTrainer
 
 from fim import pack_lengths
-from finetune.attention import BLOCKS
-from finetune.losses import collate
-from finetune.trainer import PackTrainer
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import collate
+from finetune.training.trainer import PackTrainer
 
 PADDED_BATCH = 8
 

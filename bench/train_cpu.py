@@ -47,7 +47,7 @@ def make_samples(folder: Path, num_tokens: int, max_length: int) -> dict[str, li
 def library_samples(folder: Path, num_tokens: int, max_length: int) -> list[np.ndarray]:
     """Make structured FIM samples of Python's own modules, and save their tokenizer."""
     import fim
-    from finetune.tokenizer import save_tokenizer, train_tokenizer
+    from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
 
     library = Path(sysconfig.get_path("stdlib"))
     files = sorted(path for path in library.rglob("*.py") if "-packages" not in str(path))
@@ -117,7 +117,7 @@ def attention_ratio(length: int = 8_192, segments: int = 9) -> tuple[float, floa
     """Seconds of block-diagonal and of dense causal attention, forward and backward."""
     import torch
 
-    from finetune.attention import block_attention
+    from finetune.training.attention import block_attention
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from typing import Any
 from fim import FimError, ProvedFormat, Sample, content_tokenizer, encode, encode_prompt
 from fim.formats import backend_of, control_tokens, families_named, resolve_format, tokenizer_bos
 from finetune.clients import CLIENTS, Case, Client
-from finetune.recipe import Model
-from finetune.tokenizer import load_or_refuse, load_tokenizer, model_hint
+from finetune.recipe.schema import Model
+from finetune.samples.tokenizer import load_or_refuse, load_tokenizer, model_hint
 
 SAMPLE = {
     "document_id": "check", "repo": "acme", "path": "src/shapes.py", "language": "python",
@@ -98,7 +98,7 @@ def refuse_base(model: Model) -> None:
         )
     except FimError:
         return
-    from finetune.isolation import refuse_leaking  # torch
+    from finetune.training.isolation import refuse_leaking  # torch
 
     refuse_leaking(config, model.attention)
 

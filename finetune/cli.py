@@ -150,11 +150,11 @@ def run(options: argparse.Namespace) -> None:
     metrics = None
     if recipe.evaluate.items:
         from finetune.evaluate import evaluate as measure
-        from finetune.report_table import results_table
+        from finetune.report.table import results_table
 
         metrics = measure(recipe)
         _say("\n" + results_table(metrics) + "\n", options)
-    from finetune.report import write_report
+    from finetune.report.page import write_report
 
     page = write_report(recipe.folder)
     if options.json:
@@ -196,8 +196,8 @@ def _study_elsewhere(recipe: Any, options: argparse.Namespace) -> bool:
 
 def audit(options: argparse.Namespace) -> None:
     """Check every sample of a run against its document and the grammar."""
-    from finetune.audit import audit as check_run
-    from finetune.audit import audit_summary
+    from finetune.audit.samples import audit as check_run
+    from finetune.audit.samples import audit_summary
 
     run = _run(options)
     result = check_run(run)
@@ -209,7 +209,7 @@ def audit(options: argparse.Namespace) -> None:
 def plan(options: argparse.Namespace) -> None:
     """Predict what a run takes."""
     recipe = _recipe(options)
-    from finetune.plan import make_plan, plan_summary
+    from finetune.plan.estimate import make_plan, plan_summary
 
     predicted = make_plan(recipe, options.gpus, options.memory)
     print(json.dumps(predicted) if options.json else plan_summary(predicted))
@@ -227,7 +227,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure base and adapter."""
     recipe = _recipe(options)
     from finetune.evaluate import evaluate as measure
-    from finetune.report_table import results_table
+    from finetune.report.table import results_table
 
     metrics = measure(recipe)
     print(json.dumps(metrics) if options.json else results_table(metrics))
@@ -244,7 +244,7 @@ def outliers(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write the report of a run."""
-    from finetune.report import write_report
+    from finetune.report.page import write_report
 
     run = _run(options)
     if not (run / "recipe.yaml").is_file():
@@ -343,7 +343,7 @@ def languages(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace) -> Any:
-    from finetune.recipe_file import read_recipe
+    from finetune.recipe.file import read_recipe
 
     return read_recipe(options.recipe, options.overrides)
 

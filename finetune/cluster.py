@@ -17,8 +17,8 @@ from finetune.corpus.cache import SLICES, Damaged, delete_cache, open_cache
 from finetune.corpus.collect import study_slice
 from finetune.corpus.study import StudySettings
 from finetune.prepare import check_run_folder, corpus_versions
-from finetune.recipe import Recipe
-from finetune.recipe_corpus import SOURCE_KINDS, Corpus
+from finetune.recipe.corpus import SOURCE_KINDS, Corpus
+from finetune.recipe.schema import Recipe
 from finetune.run_sources import cache_folder, fetch_sources, new_run_folder
 
 try:

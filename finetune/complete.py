@@ -23,10 +23,11 @@ from fim import (
 from finetune.corpus.entries import File, Skip
 from finetune.corpus.filters import check_document, to_document
 from finetune.corpus.sources.read import walk_folder
-from finetune.model import choose_device, generation_config, load_tuned, read_run, tuned_folder
-from finetune.recipe import Recipe
-from finetune.recipe_corpus import Source
-from finetune.tokenizer import load_format, load_tokenizer
+from finetune.model import generation_config, load_tuned, read_run, tuned_folder
+from finetune.recipe.corpus import Source
+from finetune.recipe.schema import Recipe
+from finetune.samples.tokenizer import load_format, load_tokenizer
+from finetune.training.device import choose_device
 
 _BYTES_PER_TOKEN = 4
 """Bytes of other files looked at, per token of the window; tokens are counted after."""

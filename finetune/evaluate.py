@@ -1,7 +1,6 @@
 """Base against adapter on held-out spans: completions, losses, and paired intervals."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,8 +26,6 @@ from fim import (
 from fim.spans import MIN_MIDDLE_BYTES
 from finetune.complete import Completion, complete, served_order
 from finetune.corpus.build import read_documents
-from finetune.isolation import packed_attention
-from finetune.losses import token_losses
 from finetune.metrics import (
     Score,
     compare,
@@ -38,20 +35,16 @@ from finetune.metrics import (
     parses,
     summarize,
 )
-from finetune.model import (
-    choose_device,
-    choose_dtype,
-    load_adapter,
-    load_base,
-    read_run,
-    tuned_folder,
-)
-from finetune.neighbors import find_contexts
-from finetune.progress import progress
-from finetune.recipe import Recipe
+from finetune.model import load_adapter, load_base, read_run, tuned_folder
+from finetune.progress import progress, warn
+from finetune.recipe.schema import Recipe
+from finetune.samples.neighbors import find_contexts
+from finetune.samples.tokenizer import load_format, load_tokenizer
 from finetune.scenarios import Item, make_items, whole_pieces
 from finetune.store import fingerprint, is_done, read_json, write_json
-from finetune.tokenizer import load_format, load_tokenizer
+from finetune.training.device import choose_device, choose_dtype
+from finetune.training.isolation import packed_attention
+from finetune.training.losses import token_losses
 
 _BYTES_PER_TOKEN = 4
 """Longest MIDDLE looked at, in bytes per token of `max_new_tokens`; tokens are counted after."""
@@ -175,10 +168,9 @@ def _make_setting(recipe: Recipe) -> _Setting:
     if not documents:
         raise FimError("no held-out file: raise corpus.split.eval_rate or corpus.split.min_files")
     if len(documents) < _FEW_FILES:
-        print(  # noqa: T201
-            f"warning: {len(documents)} held-out file(s): the intervals say little; raise "
-            "corpus.split.min_files",
-            file=sys.stderr,
+        warn(
+            f"{len(documents)} held-out file(s): the intervals say little; raise "
+            "corpus.split.min_files"
         )
     tokenizer = load_tokenizer(str(tuned_folder(recipe)))
     form = load_format(tokenizer, recipe.model)

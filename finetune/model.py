@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import os
 import re
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from transformers import (
     AutoConfig,
@@ -22,35 +19,22 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from fim import FimError, ProvedFormat
-from finetune.adapters import (
+from finetune.progress import say
+from finetune.recipe.schema import Model, Recipe
+from finetune.samples.tokenizer import load_or_refuse, save_tokenizer
+from finetune.store import read_json, sha256_file, write_json
+from finetune.training.adapters import (
     add_adapter,
     continue_adapter,
     quiet_peft,
     read_adapter_config,
     save_adapter,
 )
-from finetune.checkpoint import whole_numel, without_tied
-from finetune.isolation import refuse_leaking
-from finetune.positions import set_positions
-from finetune.recipe import Model, Recipe
-from finetune.store import read_json, sha256_file, write_json
-from finetune.tokenizer import load_or_refuse, save_tokenizer
+from finetune.training.checkpoint import whole_numel, without_tied
+from finetune.training.isolation import refuse_leaking
+from finetune.training.positions import set_positions
 
 transformers_logging.disable_progress_bar()
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-def choose_device() -> torch.device:
-    """The accelerator of this process; the CPU without one or with `ACCELERATE_USE_CPU`."""
-    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    return torch.device("cpu" if on_cpu else "cuda")
-
-
-def choose_dtype(model: Model, device: torch.device) -> torch.dtype:
-    """The dtype the recipe asks for; `auto` is bfloat16 on CUDA and float32 elsewhere."""
-    if model.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return _DTYPES[model.dtype]
 
 
 def load_base(
@@ -89,8 +73,7 @@ def load_base(
     if attention:
         refuse_leaking(config, attention)
     for line in set_positions(config, rope_theta, max_length):
-        if os.environ.get("RANK", "0") == "0":
-            print(line, file=sys.stderr)  # noqa: T201
+        say(line)
     base = load_or_refuse(
         lambda: AutoModelForCausalLM.from_pretrained(
             name,
@@ -261,7 +244,7 @@ def read_run(run: Path) -> Recipe:
     Raises:
         FimError: no run folder.
     """
-    from finetune.recipe_file import read_recipe
+    from finetune.recipe.file import read_recipe
 
     if not (run / "recipe.yaml").is_file():
         raise FimError(f"{run}: no run folder (no recipe.yaml); give one like runs/quickstart")

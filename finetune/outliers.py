@@ -16,17 +16,18 @@ import numpy as np
 import torch
 
 from fim import Document, FimError, Sample, Tokens, TooLong, encode, pack, pack_lengths
-from finetune.attention import choose_attention
 from finetune.corpus.build import document_ids, read_documents
-from finetune.isolation import check_isolation
-from finetune.losses import collate, token_losses
-from finetune.model import choose_device, choose_dtype, load_base, load_tuned
+from finetune.model import load_base, load_tuned
 from finetune.prepare import check_run_folder
 from finetune.progress import progress
-from finetune.recipe import Recipe
+from finetune.recipe.schema import Recipe
+from finetune.samples.tokenizer import load_run_tokenizer
 from finetune.show import align, visible
 from finetune.store import MANIFEST
-from finetune.tokenizer import load_run_tokenizer
+from finetune.training.attention import choose_attention
+from finetune.training.device import choose_device, choose_dtype
+from finetune.training.isolation import check_isolation
+from finetune.training.losses import collate, token_losses
 
 OUTLIERS = "outliers.parquet"
 THRESHOLD = 3.5

@@ -9,7 +9,6 @@ from typing import Any
 from fim import LANGUAGES, FimError, ProvedFormat
 from fim.formats import families_named
 from fim.languages import has_grammar
-from finetune.anneal import Decay, count_decay, plan_decay
 from finetune.corpus.build import (
     corpus_fingerprint,
     count_documents,
@@ -21,11 +20,10 @@ from finetune.corpus.build import (
 )
 from finetune.corpus.sources.clones import strip_credentials
 from finetune.corpus.split import MIN_EVAL_BYTES
-from finetune.packs import write_packs
 from finetune.progress import progress
-from finetune.recipe import Fim, Recipe
-from finetune.recipe_corpus import Corpus
-from finetune.recipe_file import read_recipe, write_recipe
+from finetune.recipe.corpus import Corpus
+from finetune.recipe.file import read_recipe, write_recipe
+from finetune.recipe.schema import Fim, Recipe
 from finetune.run_sources import (
     cache_folder,
     expand_corpus,
@@ -33,7 +31,19 @@ from finetune.run_sources import (
     new_run_folder,
     warn,
 )
-from finetune.sampling import Refused, Shard, encode_documents
+from finetune.samples.anneal import Decay, count_decay, plan_decay
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import Refused, Shard, encode_documents
+from finetune.samples.tokenizer import (
+    bytes_per_token,
+    load_format,
+    load_run_tokenizer,
+    load_tokenizer,
+    model_hint,
+    save_tokenizer,
+    tokenizer_identity,
+    train_tokenizer,
+)
 from finetune.store import (
     MANIFEST,
     fingerprint,
@@ -46,16 +56,6 @@ from finetune.store import (
     write_json,
     write_manifest,
     write_text,
-)
-from finetune.tokenizer import (
-    bytes_per_token,
-    load_format,
-    load_run_tokenizer,
-    load_tokenizer,
-    model_hint,
-    save_tokenizer,
-    tokenizer_identity,
-    train_tokenizer,
 )
 
 _CORPUS_LIBRARIES = (

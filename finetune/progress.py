@@ -1,5 +1,7 @@
-"""Progress bars on stderr, absent where stderr is no terminal."""
+"""What a verb says on stderr while it works: stdout is for its result."""
 
+import os
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -9,5 +11,21 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
-    """Show how far an iteration is, in place."""
+    """Show how far an iteration is, in place; nothing where stderr is no terminal."""
     return tqdm(items, desc=label, total=total, disable=None, leave=False, dynamic_ncols=True)
+
+
+def say(line: str) -> None:
+    """Say a line, once for all processes of a launch."""
+    if is_first():
+        print(line, file=sys.stderr)
+
+
+def warn(text: str) -> None:
+    """Say what may be wrong."""
+    say(f"warning: {text}")
+
+
+def is_first() -> bool:
+    """Whether this is the only process of a launch or its first one."""
+    return int(os.environ.get("RANK", "0")) == 0

@@ -23,17 +23,17 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 
 from fim import FimError
-from finetune.card import is_hub_id, model_card
+from finetune.card.page import is_hub_id, model_card
 from finetune.model import (
     load_tuned,
     read_run,
     save_tuned,
     tuned_folder,
 )
-from finetune.recipe import Recipe
-from finetune.recipe_corpus import SOURCE_KINDS
+from finetune.recipe.corpus import SOURCE_KINDS
+from finetune.recipe.schema import Recipe
+from finetune.samples.tokenizer import load_format, load_tokenizer
 from finetune.store import MANIFEST, is_done, read_json, stage_folder, write_manifest
-from finetune.tokenizer import load_format, load_tokenizer
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",

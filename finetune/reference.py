@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from fim import FORMATS, LANGUAGES
-from finetune import recipe as recipe_module
-from finetune import recipe_corpus, recipe_filters, recipe_model, recipe_train
 from finetune.corpus.filters import RULES
-from finetune.recipe import Recipe
+from finetune.recipe import corpus as recipe_corpus
+from finetune.recipe import filters as recipe_filters
+from finetune.recipe import model as recipe_model
+from finetune.recipe import schema as recipe_module
+from finetune.recipe import train as recipe_train
+from finetune.recipe.schema import Recipe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

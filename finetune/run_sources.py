@@ -1,7 +1,6 @@
 """Where the sources of a run are on this machine, and the folder it is made in."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -10,8 +9,9 @@ from pathlib import Path
 from fim import FimError
 from finetune.corpus.sources.clones import is_url
 from finetune.corpus.sources.read import expand_sources
-from finetune.recipe import Recipe
-from finetune.recipe_corpus import Corpus
+from finetune.progress import warn
+from finetune.recipe.corpus import Corpus
+from finetune.recipe.schema import Recipe
 from finetune.store import make_run_folder
 
 
@@ -72,8 +72,3 @@ def new_run_folder(folder: Path) -> Iterator[None]:
             for path in made:
                 path.rmdir()
         raise
-
-
-def warn(text: str) -> None:
-    """Say something on stderr."""
-    print(f"warning: {text}", file=sys.stderr)  # noqa: T201

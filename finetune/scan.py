@@ -19,7 +19,7 @@ from finetune.corpus.privacy.search import Finding, find_secrets, merge
 from finetune.corpus.sources import git
 from finetune.corpus.sources.patterns import clean_path, is_wanted
 from finetune.corpus.sources.read import walk_folder
-from finetune.recipe_corpus import Secrets, Source
+from finetune.recipe.corpus import Secrets, Source
 
 MAX_BYTES = 256_000_000
 """Larger files are not read, and listed as such."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from fim import LANGUAGES, FimError, parse
 from fim.syntax import node_chain
-from finetune.audit_read import BuiltRun, Row, open_run, read_texts
-from finetune.audit_tokens import Vocabulary, read_vocabulary
+from finetune.audit.read import BuiltRun, Row, open_run, read_texts
+from finetune.audit.tokens import Vocabulary, read_vocabulary
 
 MIDDLE, DIM, PLAIN = "\033[1;30;43m", "\033[2m", "\033[0m"
 _CONTEXT_LINES = 6

@@ -24,26 +24,8 @@ from transformers import PreTrainedModel, PrinterCallback
 from trl import SFTConfig
 
 from fim import FimError, ProvedFormat
-from finetune.adapters import adapter_notes, quantization
-from finetune.arguments import (
-    asked_strategy,
-    check_processes,
-    check_strategy,
-    compile_layers,
-    training_arguments,
-)
-from finetune.attention import choose_attention
-from finetune.checkpoint import MarkComplete, newest_complete, saved_weights, weights_bytes
-from finetune.flops import peak_flops, training_cost
-from finetune.guards import catch_signals, explain_full_disk
-from finetune.held_out import HeldOut, read_held_out
-from finetune.host_memory import start_sparing
-from finetune.isolation import check_isolation, make_stand_in
-from finetune.losses import check_logits, collate
 from finetune.model import (
     base_identity,
-    choose_device,
-    choose_dtype,
     load_base,
     model_identity,
     parameter_counts,
@@ -51,18 +33,36 @@ from finetune.model import (
     start_adapter,
     tuned_folder,
 )
-from finetune.plan import explain_memory, is_out_of_memory
-from finetune.positions import read_positions
+from finetune.plan.estimate import explain_memory, is_out_of_memory
 from finetune.prepare import prepare_fingerprint, write_run_recipe
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.schedules import make_schedule
-from finetune.step_log import LOG, ShowProgress, WriteLog
-from finetune.stopping import WatchHeldOut, load_best
+from finetune.progress import is_first, say
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import Recipe
+from finetune.samples.tokenizer import load_run_tokenizer
 from finetune.store import fingerprint, hold_run, is_done, stage_folder, write_manifest, write_text
-from finetune.tokenizer import load_run_tokenizer
-from finetune.trackers import LogNumbers, check_tracker
-from finetune.trainer import PackTrainer
+from finetune.training.adapters import adapter_notes, quantization
+from finetune.training.arguments import (
+    asked_strategy,
+    check_processes,
+    check_strategy,
+    compile_layers,
+    training_arguments,
+)
+from finetune.training.attention import choose_attention
+from finetune.training.checkpoint import MarkComplete, newest_complete, saved_weights, weights_bytes
+from finetune.training.device import choose_device, choose_dtype
+from finetune.training.flops import peak_flops, training_cost
+from finetune.training.guards import catch_signals, explain_full_disk
+from finetune.training.held_out import HeldOut, read_held_out
+from finetune.training.host_memory import start_sparing
+from finetune.training.isolation import check_isolation, make_stand_in
+from finetune.training.losses import check_logits, collate
+from finetune.training.positions import read_positions
+from finetune.training.schedules import make_schedule
+from finetune.training.step_log import LOG, ShowProgress, WriteLog
+from finetune.training.stopping import WatchHeldOut, load_best
+from finetune.training.trackers import LogNumbers, check_tracker
+from finetune.training.trainer import PackTrainer
 
 datasets.disable_progress_bars()
 MEASURED = ("metrics.json", "predictions.parquet", "report.html")
@@ -94,7 +94,7 @@ def train(recipe: Recipe) -> Path:
     folder = tuned_folder(recipe)
     if is_done(folder, made_from):
         return folder
-    with hold_run(recipe.folder) if _is_first() else nullcontext():
+    with hold_run(recipe.folder) if is_first() else nullcontext():
         _train(recipe, folder, made_from)
     return folder
 
@@ -155,8 +155,8 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     del proved
     if recipe.model.adapter != "full":
         model = start_adapter(model, recipe.model, form)
-        for line in adapter_notes(recipe.model, model) if _is_first() else ():
-            print(line, file=sys.stderr)  # noqa: T201
+        for line in adapter_notes(recipe.model, model):
+            say(line)
     if recipe.train.compile:
         compile_layers(model)
     tokens = [sum(lengths) for lengths in rows["seq_lengths"]]
@@ -164,14 +164,12 @@ def make_trainer(recipe: Recipe) -> tuple[PackTrainer, ProvedFormat, Any]:
     log = WriteLog(
         recipe.folder / LOG, tokens, rows_per_step, *_count_flops(model, args, rows["seq_lengths"])
     )
-    if _is_first():
-        trained, everything = parameter_counts(model)
-        print(  # noqa: T201
-            f"training {trained:,} of {everything:,} parameters on {sum(tokens):,} tokens in "
-            f"{len(rows):,} packs, attention {model.config._attn_implementation}, "
-            f"{args.world_size} process(es) on {args.device.type}",
-            file=sys.stderr,
-        )
+    trained, everything = parameter_counts(model)
+    say(
+        f"training {trained:,} of {everything:,} parameters on {sum(tokens):,} tokens in "
+        f"{len(rows):,} packs, attention {model.config._attn_implementation}, "
+        f"{args.world_size} process(es) on {args.device.type}"
+    )
     trainer = PackTrainer(
         end_id=form.end_id,
         end_token_weight=recipe.train.end_token_weight,
@@ -202,7 +200,7 @@ def _load_model(recipe: Recipe, tokenizer: Any, device: torch.device) -> PreTrai
     dtype = choose_dtype(recipe.model, device)
     attention = choose_attention(recipe.model.attention, device, dtype)
     if recipe.model.scratch:
-        from finetune.scratch import make_model
+        from finetune.training.scratch import make_model
 
         model = make_model(recipe.model.scratch, tokenizer, recipe.fim.max_length).to(dtype)
         model.set_attn_implementation(attention)
@@ -234,8 +232,8 @@ def _announce(name: str) -> None:
     large = not folder.is_dir() or _LARGE_BYTES < sum(
         path.stat().st_size for path in folder.glob("*.safetensors")
     )
-    if large and _is_first():
-        print(f"loading {name}", file=sys.stderr)  # noqa: T201
+    if large:
+        say(f"loading {name}")
 
 
 def _read_packs(folder: Path, max_tokens: int) -> datasets.Dataset:
@@ -311,14 +309,10 @@ def _open_run(recipe: Recipe, made_from: str, needed: int) -> Path | None:
         return checkpoint
 
 
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 def _in_first(work: Callable[[], Any]) -> Any:
     """Do something in the first process; all get its result, or end when it fails."""
     value, error = None, None
-    if _is_first():
+    if is_first():
         try:
             value = work()
         except Exception as failure:  # the others wait to be told
@@ -378,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"error: {error.filename or 'system'}: {error.strerror or error}", 1)
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "stopped", getattr(stop, "exit_code", 130))
-    if _is_first():
+    if is_first():
         print(folder)  # noqa: T201
     return 0
 

@@ -19,10 +19,11 @@ import several_processes
 import soak
 from transformers import TrainerCallback
 
-from finetune import checkpoint, store, trainer
+from finetune import store
 from finetune import train as train_module
-from finetune.checkpoint import newest_complete
-from finetune.recipe import Recipe
+from finetune.recipe.schema import Recipe
+from finetune.training import checkpoint, trainer
+from finetune.training.checkpoint import newest_complete
 
 FSDP = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",

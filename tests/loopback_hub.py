@@ -290,9 +290,9 @@ def make_base(folder: Path, form: str = "") -> Path:
     """Write a tiny Qwen2 with a byte-level BPE, as a hub would hold it."""
     import torch
 
-    from finetune.recipe_model import Scratch
-    from finetune.scratch import make_model
-    from finetune.tokenizer import save_tokenizer, train_tokenizer
+    from finetune.recipe.model import Scratch
+    from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
+    from finetune.training.scratch import make_model
 
     tokenizer = make_tokenizer(form) if form else train_tokenizer([SOURCE.encode() * 4], 300)
     torch.manual_seed(0)
@@ -311,12 +311,12 @@ def make_run(
     import torch
 
     from finetune import model as models
-    from finetune.positions import read_positions
-    from finetune.recipe import Fim, Model, Recipe
-    from finetune.recipe_corpus import Corpus, Source
-    from finetune.recipe_file import write_recipe
+    from finetune.recipe.corpus import Corpus, Source
+    from finetune.recipe.file import write_recipe
+    from finetune.recipe.schema import Fim, Model, Recipe
+    from finetune.samples.tokenizer import load_format, load_tokenizer
     from finetune.store import write_json, write_manifest
-    from finetune.tokenizer import load_format, load_tokenizer
+    from finetune.training.positions import read_positions
 
     recipe = Recipe(
         name=run.name,

@@ -26,8 +26,8 @@ from transformers import (
     Starcoder2Config,
 )
 
-from finetune.attention import BLOCKS
-from finetune.losses import collate
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import collate
 
 SIZES = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

@@ -15,8 +15,9 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from finetune import arguments, train
-from finetune.trainer import PackTrainer
+from finetune import train
+from finetune.training import arguments
+from finetune.training.trainer import PackTrainer
 
 
 def recorded(training_step: Callable) -> Callable:

@@ -31,10 +31,10 @@ from pathlib import Path
 from finetune import prepare as prepare_module
 from finetune import store
 from finetune import train as train_module
-from finetune.checkpoint import COMPLETE
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.step_log import read_log
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.checkpoint import COMPLETE
+from finetune.training.step_log import read_log
 
 CONFIGURATIONS = {  # adapter and processes
     "lora-1": ("lora", 1), "full-1": ("full", 1), "lora-2": ("lora", 2), "full-2": ("full", 2),

@@ -11,7 +11,7 @@ from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import launch as environments
 
-from finetune.model import choose_device
+from finetune.training.device import choose_device
 
 CONFIGS = Path(__file__).parents[1] / "accelerate_configs"
 EXPECTED = {  # distributed_type, mixed_precision, num_processes (-1: given on the command line)

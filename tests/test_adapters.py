@@ -19,10 +19,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from fim import FimError
-from finetune.adapters import ADAPTERS, add_adapter, continue_adapter, quantization, save_adapter
-from finetune.card import model_card
-from finetune.card_servers import servers
-from finetune.losses import add_loss
+from finetune.card.page import model_card
+from finetune.card.servers import servers
 from finetune.model import (
     base_identity,
     load_adapter,
@@ -32,14 +30,22 @@ from finetune.model import (
     read_run,
     start_adapter,
 )
-from finetune.positions import set_positions
 from finetune.prepare import prepare
 from finetune.publish import merge
-from finetune.recipe import Model, Recipe
-from finetune.recipe_file import read_recipe
-from finetune.recipe_model import ADAPTERS as NAMES
-from finetune.tokenizer import load_format, load_tokenizer
+from finetune.recipe.file import read_recipe
+from finetune.recipe.model import ADAPTERS as NAMES
+from finetune.recipe.schema import Model, Recipe
+from finetune.samples.tokenizer import load_format, load_tokenizer
 from finetune.train import train, train_fingerprint
+from finetune.training.adapters import (
+    ADAPTERS,
+    add_adapter,
+    continue_adapter,
+    quantization,
+    save_adapter,
+)
+from finetune.training.losses import add_loss
+from finetune.training.positions import set_positions
 
 IDS = torch.arange(48)[None] * 7 % 89
 SENTINELS = (3, 14, 21)
@@ -264,7 +270,7 @@ def test_a_folder_without_an_adapter_is_one_line(base):
 
 
 def test_qlora_without_bitsandbytes_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("finetune.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("finetune.training.adapters.find_spec", lambda name: None)
 
     with pytest.raises(FimError, match=r"pip install 'sfim\[qlora\]'"):
         quantization(Model(adapter="qlora"), torch.float32)

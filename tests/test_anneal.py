@@ -8,13 +8,13 @@ import pytest
 from datasets import load_from_disk
 
 from fim import FimError
-from finetune import anneal
-from finetune.anneal import Decay, plan_decay
-from finetune.audit import audit
+from finetune.audit.samples import audit
 from finetune.prepare import prepare
-from finetune.recipe import RecipeError
-from finetune.recipe_file import read_recipe
-from finetune.recipe_train import Train
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import RecipeError
+from finetune.recipe.train import Train
+from finetune.samples import anneal
+from finetune.samples.anneal import Decay, plan_decay
 from finetune.show import prepare_summary
 
 FACTS = [

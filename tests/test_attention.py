@@ -7,9 +7,9 @@ import torch
 from packed_unpacked import FAMILIES, distance, make_model, make_rows, packed_logits
 
 from fim import FimError
-from finetune import attention
-from finetune.attention import BLOCKS, block_attention, choose_attention
-from finetune.recipe_model import ATTENTIONS
+from finetune.recipe.model import ATTENTIONS
+from finetune.training import attention
+from finetune.training.attention import BLOCKS, block_attention, choose_attention
 
 EDGES = torch.tensor([0, 7, 8, 30], dtype=torch.int32)
 LAYER = torch.nn.Identity()

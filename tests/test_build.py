@@ -26,8 +26,8 @@ from finetune.corpus.build import (
     source_commits,
     write_corpus,
 )
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.recipe_filters import Filters
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.filters import Filters
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ import torch
 import yaml
 
 from fim import FORMATS, Sample, encode_prompt, resolve_format
-from finetune.card import model_card
+from finetune.card.page import model_card
 from finetune.model import load_adapter, load_base, load_tuned, read_run
-from finetune.recipe import Model
-from finetune.tokenizer import load_tokenizer
+from finetune.recipe.schema import Model
+from finetune.samples.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune.checkpoint import mark_complete, newest_complete
 from finetune.prepare import prepare
-from finetune.recipe_file import read_recipe
-from finetune.step_log import WriteLog, read_log
+from finetune.recipe.file import read_recipe
+from finetune.training.checkpoint import mark_complete, newest_complete
+from finetune.training.step_log import WriteLog, read_log
 
 ROOT = Path(__file__).parents[1]
 KILLS = 8

@@ -11,8 +11,8 @@ from finetune.corpus.cleaning.clean import clean_document
 from finetune.corpus.cleaning.commented import remove_commented_code
 from finetune.corpus.cleaning.headers import remove_licence
 from finetune.corpus.licences import find_licence
-from finetune.presets import FILTER_PRESETS
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
+from finetune.recipe.presets import FILTER_PRESETS
 
 MIT_BLOCK = b"""/*
  * Copyright (c) 2024 Acme

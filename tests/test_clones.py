@@ -19,7 +19,7 @@ from fim import FimError
 from finetune.corpus.sources.clones import is_url, strip_credentials, url_name
 from finetune.corpus.sources.git import resolve_commit
 from finetune.corpus.sources.read import expand_sources, read_source
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 PASSWORD = "pa ss/w:rd"  # escaped in a URL as below
 AUTHOR = ("-c", "user.name=t", "-c", "user.email=t@example.com")

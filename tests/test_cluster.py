@@ -11,9 +11,9 @@ from finetune.cluster import study_on_cluster
 from finetune.corpus.cache import SLICES, open_cache
 from finetune.corpus.collect import study_slice
 from finetune.corpus.study import StudySettings
-from finetune.recipe_corpus import Corpus, Source
-from finetune.recipe_file import read_recipe
-from finetune.tokenizer import save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.file import read_recipe
+from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
 
 RECIPE = """
 name: {name}

@@ -7,13 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from fim import FimError
-from finetune import arguments
-from finetune.adapters import add_adapter
-from finetune.arguments import compile_layers
-from finetune.attention import BLOCKS
-from finetune.losses import add_loss, collate
-from finetune.plan_memory import recompute_activations
-from finetune.recipe_model import Model
+from finetune.plan.memory import recompute_activations
+from finetune.recipe.model import Model
+from finetune.training import arguments
+from finetune.training.adapters import add_adapter
+from finetune.training.arguments import compile_layers
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import add_loss, collate
 
 CONFIG = Qwen2Config(
     vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,

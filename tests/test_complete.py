@@ -6,7 +6,7 @@ import pytest
 
 from fim import FimError, resolve_format
 from finetune.complete import complete_at, locate, read_context, read_place, served_order
-from finetune.recipe_file import read_recipe
+from finetune.recipe.file import read_recipe
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from made_code import make_code
 
 from fim import Document, content_tokenizer
 from finetune.corpus.build import read_documents
-from finetune.neighbors import Neighbors, find_contexts
-from finetune.packs import write_packs
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.sampling import SHARD_DOCUMENTS, encode_documents
-from finetune.tokenizer import load_run_tokenizer, save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
+from finetune.samples.neighbors import Neighbors, find_contexts
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import SHARD_DOCUMENTS, encode_documents
+from finetune.samples.tokenizer import load_run_tokenizer, save_tokenizer, train_tokenizer
 
 FILES = 3 * SHARD_DOCUMENTS
 

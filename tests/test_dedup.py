@@ -9,7 +9,7 @@ import pytest
 from fim import Document
 from finetune.corpus.copies.dedup import Record, content_key, find_duplicates, make_record
 from finetune.corpus.entries import Skip
-from finetune.recipe_corpus import Dedup
+from finetune.recipe.corpus import Dedup
 
 NEAR = Dedup(threshold=0.7)
 EXACT = Dedup(near=False)

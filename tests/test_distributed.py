@@ -17,14 +17,19 @@ from several_processes import recorded
 from transformers import AutoModelForCausalLM
 
 from fim import FimError
-from finetune import arguments as arguments_module
-from finetune.arguments import check_launch, check_processes, check_strategy, compile_layers
 from finetune.prepare import prepare
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.step_log import read_log
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import Recipe
 from finetune.train import train
-from finetune.trainer import PackTrainer
+from finetune.training import arguments as arguments_module
+from finetune.training.arguments import (
+    check_launch,
+    check_processes,
+    check_strategy,
+    compile_layers,
+)
+from finetune.training.step_log import read_log
+from finetune.training.trainer import PackTrainer
 
 ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

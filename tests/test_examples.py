@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from finetune.tokenizer import save_tokenizer, train_tokenizer
+from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,9 +21,9 @@ from packed_unpacked import (
     unpacked,
 )
 
-from finetune.attention import BLOCKS
-from finetune.isolation import check_isolation
-from finetune.losses import check_logits, collate
+from finetune.training.attention import BLOCKS
+from finetune.training.isolation import check_isolation
+from finetune.training.losses import check_logits, collate
 
 WITHOUT_MASKS = ("gemma2", "granitemoehybrid")  # the first caps scores, the second's masks leak
 CASES = [(family, BLOCKS) for family in FAMILIES] + [

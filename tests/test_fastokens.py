@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from fim import content_tokenizer
-from finetune import fast_tokenizer
-from finetune.fast_tokenizer import awkward_texts, first_difference, speed_up
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.recipe_model import Scratch
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.model import Scratch
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
+from finetune.samples import fast_tokenizer
+from finetune.samples.fast_tokenizer import awkward_texts, first_difference, speed_up
 
 OWN = [
     f"class Queue{n}:\n    def s(self):\n        return self.items[{n}]\n".encode()
@@ -214,7 +214,7 @@ def test_packs_are_the_same_with_and_without_it(fastokens, tmp_path, monkeypatch
         (tmp_path / "code" / f"m{number}.py").write_text(f"def f{number}(s):\n{body}    return s\n")
     fast = []
     monkeypatch.setattr(
-        "finetune.tokenizer.speed_up", lambda *a: fast.append(speed_up(*a)) or fast[-1]
+        "finetune.samples.tokenizer.speed_up", lambda *a: fast.append(speed_up(*a)) or fast[-1]
     )
 
     counts = [prepare(recipe(tmp_path, name, name)) for name in ("transformers", "fastokens")]

@@ -7,10 +7,10 @@ import pytest
 from fim import Document
 from finetune.corpus.entries import File, Skip
 from finetune.corpus.filters import RULES, check_document, to_document
-from finetune.presets import FILTER_PRESETS
-from finetune.recipe import RecipeError
-from finetune.recipe_file import read_recipe
-from finetune.recipe_filters import Filters
+from finetune.recipe.file import read_recipe
+from finetune.recipe.filters import Filters
+from finetune.recipe.presets import FILTER_PRESETS
+from finetune.recipe.schema import RecipeError
 
 CODE = b"def add(a, b):\n    return a + b\n"
 

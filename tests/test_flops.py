@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from finetune.flops import PEAK_FLOPS, Cost, peak_flops, training_cost
+from finetune.training.flops import PEAK_FLOPS, Cost, peak_flops, training_cost
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from fim import FORMATS, FimError, content_tokenizer, resolve_format
 from fim.formats import control_tokens, families_named
 from fim.layouts import VERIFIED
-from finetune.recipe import Model
-from finetune.tokenizer import load_format, model_hint
+from finetune.recipe.schema import Model
+from finetune.samples.tokenizer import load_format, model_hint
 
 
 @pytest.mark.parametrize("family", FORMATS)

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from test_distributed import launch, make_run
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from finetune.attention import BLOCKS
-from finetune.held_out import MAX_KINDS, HeldOut, construct_of, measure, read_held_out
-from finetune.losses import add_loss, token_losses
-from finetune.step_log import read_log
+from finetune.training.attention import BLOCKS
+from finetune.training.held_out import MAX_KINDS, HeldOut, construct_of, measure, read_held_out
+from finetune.training.losses import add_loss, token_losses
+from finetune.training.step_log import read_log
 
 PACKS = [
     {  # psm: 2 + MIDDLE 1 2 + end; ar
@@ -133,7 +133,7 @@ def test_any_number_of_processes_gives_the_same_figure(held_out, model, world_si
 def test_every_process_runs_as_many_forwards(held_out, monkeypatch, world_size, expected):
     calls = []
     monkeypatch.setattr(
-        "finetune.held_out.token_losses",
+        "finetune.training.held_out.token_losses",
         lambda _, pack: calls.append(1) or [np.zeros(1) for _ in pack["seq_lengths"]],
     )
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from finetune import host_memory
-from finetune.host_memory import KeepFreed, give_back_freed, memory_limit, start_sparing
+from finetune.training import host_memory
+from finetune.training.host_memory import KeepFreed, give_back_freed, memory_limit, start_sparing
 
 MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -101,7 +101,7 @@ def test_freed_blocks_go_back_to_the_system():
     program = """
 import ctypes
 from pathlib import Path
-from finetune.host_memory import _KEPT, _set_threshold, give_back_freed
+from finetune.training.host_memory import _KEPT, _set_threshold, give_back_freed
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

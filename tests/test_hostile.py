@@ -7,13 +7,13 @@ from pathlib import Path
 import hostile_files
 import pytest
 
-from finetune.audit import RULES, audit
+from finetune.audit.samples import RULES, audit
 from finetune.prepare import prepare
-from finetune.presets import FILTER_PRESETS
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source
-from finetune.recipe_filters import Filters
-from finetune.tokenizer import save_tokenizer
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.filters import Filters
+from finetune.recipe.presets import FILTER_PRESETS
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
+from finetune.samples.tokenizer import save_tokenizer
 
 SCALE = 2_000
 LOOSE = Filters(**FILTER_PRESETS["off"])
@@ -114,7 +114,7 @@ def test_mutated_files_are_accounted_for(tmp_path, make_recipe):
 def test_a_file_costs_no_more_than_its_budget(name, make_recipe):
     """Four seconds of this process's time for what a whole file may cost, at this size one."""
     from fim import Document
-    from finetune.sampling import Encoder
+    from finetune.samples.sampling import Encoder
 
     recipe = make_recipe(Source(folder="."))
     fim = Fim(max_length=2_048, window_bytes=2_000, orders={"psm": 1.0})

@@ -22,10 +22,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from fim import FimError
-from finetune import isolation
-from finetune.attention import BLOCKS, block_attention
-from finetune.isolation import check_isolation, make_stand_in, refuse_leaking
-from finetune.losses import collate
+from finetune.training import isolation
+from finetune.training.attention import BLOCKS, block_attention
+from finetune.training.isolation import check_isolation, make_stand_in, refuse_leaking
+from finetune.training.losses import collate
 
 
 def with_a_mask(rows):

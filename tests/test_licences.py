@@ -9,7 +9,7 @@ from finetune.corpus.licences import (
     is_licence_file,
     licences_of,
 )
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 GPL_2 = b"""/*
  * This program is free software; you can redistribute it and/or modify

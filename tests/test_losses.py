@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from fim import FimError
-from finetune import losses as losses_module
-from finetune.attention import BLOCKS
-from finetune.losses import add_loss, check_logits, collate, token_losses
+from finetune.training import losses as losses_module
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import add_loss, check_logits, collate, token_losses
 
 PACKS = [
     {"input_ids": [5, 6, 7, 8, 9], "labels": [-100, 6, 7, -100, 9], "seq_lengths": [3, 2]},

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fim import FimError
 from finetune.model import load_base, load_tuned, read_run
 from finetune.publish import merge
-from finetune.tokenizer import load_tokenizer
+from finetune.samples.tokenizer import load_tokenizer
 
 PROMPT = [1, 40, 41, 42, 3, 50, 51, 2]
 GENERATE = """

@@ -13,8 +13,8 @@ from finetune.metrics import (
     parses,
     summarize,
 )
-from finetune.report import verdict
-from finetune.report_table import interval, results_table
+from finetune.report.page import verdict
+from finetune.report.table import interval, results_table
 
 
 def score(file="a", scenario="call", language="python", **measures):

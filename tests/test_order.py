@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from finetune.corpus.links.find import Links
 from finetune.corpus.links.order import OrderFile, OrderQuality, order_repository
-from finetune.recipe_corpus import Order
+from finetune.recipe.corpus import Order
 
 STILL = Order(shuffle_rate=0.0)
 

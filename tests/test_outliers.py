@@ -16,10 +16,10 @@ from fim import Document, FimError
 from finetune.cli import main
 from finetune.outliers import FileLoss, file_losses, find_outliers, mark_outliers, outliers_summary
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe
-from finetune.recipe_corpus import Corpus, Dedup, Source, Split
-from finetune.recipe_filters import Filters
-from finetune.tokenizer import save_tokenizer, train_tokenizer
+from finetune.recipe.corpus import Corpus, Dedup, Source, Split
+from finetune.recipe.filters import Filters
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe
+from finetune.samples.tokenizer import save_tokenizer, train_tokenizer
 
 NAMES = ("width", "height", "total", "count", "index", "price", "order", "limit")
 
@@ -194,7 +194,7 @@ def test_table_names_files_without_control_characters():
 
 
 def test_verb_prints_one_object_or_a_table(prepared, tmp_path, capsys):
-    from finetune.recipe_file import write_recipe
+    from finetune.recipe.file import write_recipe
 
     path = tmp_path / "r.yaml"
     path.write_text(write_recipe(prepared))

@@ -5,10 +5,10 @@ import pytest
 from pyarrow import parquet
 
 from fim import FimError
-from finetune import packs
-from finetune.packs import write_packs
-from finetune.recipe import Fim
-from finetune.sampling import ROW_NUMBERS, ROW_TEXTS, Refused, Shard
+from finetune.recipe.schema import Fim
+from finetune.samples import packs
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import ROW_NUMBERS, ROW_TEXTS, Refused, Shard
 
 FIM = Fim(max_length=64)
 SAMPLES = 300

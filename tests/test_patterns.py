@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.corpus.sources.patterns import clean_path, is_wanted
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 
 @pytest.mark.parametrize(

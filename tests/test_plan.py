@@ -10,21 +10,23 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, Qwen2Config, Starcoder2Config
 
-from finetune import cli, plan, plan_memory
+from finetune import cli
 from finetune import train as train_module
-from finetune.adapters import add_adapter
-from finetune.attention import BLOCKS
-from finetune.losses import add_loss, collate
-from finetune.plan import explain_memory, is_out_of_memory, make_plan, plan_summary
-from finetune.plan_data import count_data
-from finetune.plan_memory import Shape, model_shape, spread, step_bytes
+from finetune.plan import estimate as plan
+from finetune.plan import memory as plan_memory
+from finetune.plan.data import count_data
+from finetune.plan.estimate import explain_memory, is_out_of_memory, make_plan, plan_summary
+from finetune.plan.memory import Shape, model_shape, spread, step_bytes
 from finetune.prepare import corpus_stage, prepare_fingerprint, sources_fingerprint
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.recipe_model import Model
+from finetune.recipe.file import read_recipe
+from finetune.recipe.model import Model
+from finetune.recipe.schema import Recipe
 from finetune.run_sources import expand_corpus
 from finetune.store import stage_folder, write_manifest
 from finetune.train import train
+from finetune.training.adapters import add_adapter
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import add_loss, collate
 
 SIZES = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 6,

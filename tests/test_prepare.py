@@ -20,18 +20,18 @@ from pyarrow import parquet
 from fim import ControlToken, Document, FimError, TooLong, encode
 from fim.samples import num_windows
 from finetune import prepare as prepare_module
-from finetune import sampling
 from finetune.corpus import build, collect
 from finetune.corpus.build import read_documents, without_refs
-from finetune.packs import write_packs
 from finetune.prepare import prepare, prepare_fingerprint, write_run_recipe
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
-from finetune.recipe_file import read_recipe
-from finetune.recipe_model import Scratch
-from finetune.sampling import SHARD_DOCUMENTS, Encoder, encode_documents
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.file import read_recipe
+from finetune.recipe.model import Scratch
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
+from finetune.samples import sampling
+from finetune.samples.packs import write_packs
+from finetune.samples.sampling import SHARD_DOCUMENTS, Encoder, encode_documents
+from finetune.samples.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
 from finetune.store import stage_folder
-from finetune.tokenizer import bytes_per_token, save_tokenizer, train_tokenizer
 
 SOURCE = (
     "def area_{0}(width):\n    if width > {0}:\n        return width * {0}\n    return {0}\n\n\n"

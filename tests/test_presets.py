@@ -3,9 +3,9 @@
 import pytest
 
 from fim import FimError, SpanPolicy
-from finetune.presets import PRESETS
-from finetune.recipe import Fim
-from finetune.recipe_file import read_recipe, write_recipe
+from finetune.recipe.file import read_recipe, write_recipe
+from finetune.recipe.presets import PRESETS
+from finetune.recipe.schema import Fim
 
 RECIPE = "name: r\nmodel:\n  name: m\ncorpus:\n  sources:\n    - folder: f\n"
 ASKED = {

@@ -9,7 +9,7 @@ from finetune.corpus.entries import Reason
 from finetune.corpus.filters import check_document
 from finetune.corpus.rules import python_checks
 from finetune.corpus.rules.python_checks import count_violations, fix_python, format_python
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 BROKEN = b"def f():\n    return missing + other + missing\n"
 

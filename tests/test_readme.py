@@ -10,9 +10,9 @@ import pytest
 
 from fim import SAMPLERS, SpanPolicy
 from finetune.cli import make_parser
-from finetune.recipe_file import read_recipe
+from finetune.recipe.file import read_recipe
 from finetune.reference import field_docstrings, fill, generated_parts, main
-from finetune.tokenizer import train_tokenizer
+from finetune.samples.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.attention import choose_attention
-from finetune.recipe import Model, Recipe, RecipeError
-from finetune.recipe_corpus import Corpus, Source
-from finetune.recipe_file import read_recipe, write_recipe
-from finetune.recipe_model import ATTENTIONS, Scratch
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.file import read_recipe, write_recipe
+from finetune.recipe.model import ATTENTIONS, Scratch
+from finetune.recipe.schema import Model, Recipe, RecipeError
+from finetune.training.attention import choose_attention
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(FOLDER.glob("*.yaml"))

@@ -15,7 +15,7 @@ import fim
 from finetune.corpus.privacy.personal import find_personal
 from finetune.corpus.privacy.redact import redact
 from finetune.corpus.privacy.search import find_secrets
-from finetune.recipe_corpus import Secrets
+from finetune.recipe.corpus import Secrets
 
 ALL = Secrets()
 PLACEHOLDER = re.compile(rb"REDACTED_[A-Z]+_\d+(?:_X+)?")
@@ -183,7 +183,7 @@ def test_a_file_in_which_something_is_still_found_is_dropped(monkeypatch):
 def test_output_does_not_depend_on_the_process():
     script = (
         "import sys; from finetune.corpus.privacy.redact import redact\n"
-        "from finetune.recipe_corpus import Secrets\n"
+        "from finetune.recipe.corpus import Secrets\n"
         "text = sys.stdin.buffer.read()\n"
         "sys.stdout.buffer.write(redact(text, 'python', Secrets()).text)"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.report import write_report
+from finetune.report.page import write_report
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

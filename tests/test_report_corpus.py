@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pyarrow import Table, parquet
 
-from finetune.report_corpus import corpus_section
-from finetune.report_read import Inputs, read_inputs
+from finetune.report.corpus import corpus_section
+from finetune.report.read import Inputs, read_inputs
 
 COUNTS = {
     "documents": {"kept": 50, "skipped": {"generated": 40, "near-duplicate": 10}},

@@ -7,8 +7,7 @@ import math
 
 import pytest
 
-from finetune.report import METRICS, verdict
-from finetune.report_charts import (
+from finetune.report.charts import (
     Series,
     bars,
     count,
@@ -20,8 +19,9 @@ from finetune.report_charts import (
     significant,
     size,
 )
-from finetune.report_code import code, pick_completions
-from finetune.report_read import pick_samples, without_folders
+from finetune.report.excerpts import code, pick_completions
+from finetune.report.page import METRICS, verdict
+from finetune.report.read import pick_samples, without_folders
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from finetune.report_read import Inputs
-from finetune.report_training import points_of, smooth, training_section
+from finetune.report.read import Inputs
+from finetune.report.training import points_of, smooth, training_section
 
 STEPS = [
     {"step": 1, "loss": 3.0, "learning_rate": 1e-4, "grad_norm": 0.5, "tokens_per_second": 900.0,

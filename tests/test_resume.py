@@ -18,13 +18,13 @@ from pyarrow import parquet
 
 from finetune.corpus import build, collect
 from finetune.corpus.study import study_files
-from finetune.recipe_corpus import Corpus, Source, Split
+from finetune.recipe.corpus import Corpus, Source, Split
 
 SCRIPT = """
 import sys
 from pathlib import Path
 from finetune.corpus.build import write_corpus
-from finetune.recipe_corpus import Corpus, Source
+from finetune.recipe.corpus import Corpus, Source
 source, cache, folder, workers = sys.argv[1:]
 corpus = Corpus(sources=(Source(folder=source),), workers=int(workers))
 write_corpus(Path(folder), corpus, 0, Path(cache), {})

@@ -8,8 +8,8 @@ import pytest
 
 from fim import Document
 from finetune.corpus.filters import RULES, check_document
-from finetune.presets import FILTER_PRESETS
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
+from finetune.recipe.presets import FILTER_PRESETS
 
 RNG = random.Random(0)
 BASE64 = base64.b64encode(RNG.randbytes(3_000))

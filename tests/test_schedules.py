@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from finetune.recipe_train import SCHEDULERS, Train
-from finetune.schedules import make_schedule
+from finetune.recipe.train import SCHEDULERS, Train
+from finetune.training.schedules import make_schedule
 
 STEPS, WARMUP, DECAY = 50, 5, 10
 TRAIN = {"warmup_rate": 0.1, "decay_rate": 0.2}

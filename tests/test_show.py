@@ -8,10 +8,10 @@ import pytest
 from fim import FimError
 from finetune.cli import main
 from finetune.prepare import prepare
-from finetune.recipe import Evaluate, Fim, Model, Recipe, Train
-from finetune.recipe_corpus import Corpus, Source, Split
+from finetune.recipe.corpus import Corpus, Source, Split
+from finetune.recipe.schema import Evaluate, Fim, Model, Recipe, Train
+from finetune.samples.tokenizer import save_tokenizer
 from finetune.show import DIM, MIDDLE, PLAIN, prepare_summary, show_samples, visible
-from finetune.tokenizer import save_tokenizer
 
 PYTHON = """\
 class Queue{0}:

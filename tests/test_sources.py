@@ -15,7 +15,7 @@ from pyarrow import parquet
 from fim import FimError
 from finetune.corpus.entries import File, Skip
 from finetune.corpus.sources.read import expand_sources, read_source, source_state, unique_names
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 
 def read(source: Source, max_bytes: int = 1_000_000) -> dict[str, bytes | str]:

@@ -10,7 +10,7 @@ import pytest
 from fim import Document
 from finetune.corpus.copies.dedup import Record, make_record
 from finetune.corpus.split import Sides, choose_records, split_records
-from finetune.recipe_corpus import Split
+from finetune.recipe.corpus import Split
 
 DAY = 86_400
 AFTER = int(datetime(2026, 1, 31, tzinfo=UTC).timestamp())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from finetune import step_log
-from finetune.step_log import ShowProgress, WriteLog, read_log
+from finetune.training import step_log
+from finetune.training.step_log import ShowProgress, WriteLog, read_log
 
 
 class Clock:

@@ -21,8 +21,8 @@ from finetune.corpus.build import (
     write_corpus,
 )
 from finetune.corpus.steps import read_drop_list
-from finetune.recipe_corpus import Corpus, Dedup, Order, Source, Split
-from finetune.recipe_filters import Filters
+from finetune.recipe.corpus import Corpus, Dedup, Order, Source, Split
+from finetune.recipe.filters import Filters
 
 NONE_HELD_OUT = Split(eval_rate=0.0)
 

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from fim import FimError
-from finetune.checkpoint import COMPLETE
 from finetune.prepare import prepare
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.step_log import read_log
-from finetune.stopping import WatchHeldOut, best_step, held_out_losses, load_best
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import Recipe
+from finetune.training.checkpoint import COMPLETE
+from finetune.training.step_log import read_log
+from finetune.training.stopping import WatchHeldOut, best_step, held_out_losses, load_best
 
 
 def run(losses: list[float], stop_after: int, keep_best: bool) -> tuple[int, list[int], int | None]:
@@ -156,15 +156,17 @@ def test_the_best_weights_are_the_result_after_a_stop_and_a_kill(tmp_path, monke
 
     losses, settings = [5, 4, 3, 6, 6, 6, 6, 6, 6], {"keep_best": True, "stop_after": 4}
     seen: dict[int, dict] = {}
-    monkeypatch.setattr("finetune.trainer.measure", planned(losses, seen))
+    monkeypatch.setattr("finetune.training.trainer.measure", planned(losses, seen))
     unbroken = make_recipe(tmp_path, "unbroken", **settings)
     folder = train(unbroken)
     killed = make_recipe(tmp_path, "killed", save_steps=1, **settings)
-    monkeypatch.setattr("finetune.trainer.measure", planned(losses, {}, killed_at=6))
+    monkeypatch.setattr("finetune.training.trainer.measure", planned(losses, {}, killed_at=6))
     with pytest.raises(KeyboardInterrupt):
         train(killed)
     # the last whole checkpoint is that of step 5
-    monkeypatch.setattr("finetune.trainer.measure", planned(losses, dict.fromkeys(range(1, 6))))
+    monkeypatch.setattr(
+        "finetune.training.trainer.measure", planned(losses, dict.fromkeys(range(1, 6)))
+    )
 
     again = train(killed)
 

@@ -7,8 +7,8 @@ import pytest
 from finetune.corpus.entries import File
 from finetune.corpus.links.find import Links
 from finetune.corpus.study import StudySettings, study_file, study_files
-from finetune.recipe_corpus import Corpus, Secrets
-from finetune.recipe_filters import Filters
+from finetune.recipe.corpus import Corpus, Secrets
+from finetune.recipe.filters import Filters
 
 CODE = b"""import json
 

@@ -26,16 +26,21 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from fim import FimError
-from finetune import cli, guards
+from finetune import cli
 from finetune import train as train_module
-from finetune.checkpoint import (
+from finetune.prepare import prepare
+from finetune.recipe.schema import Recipe
+from finetune.store import append_text, hold_run
+from finetune.train import main, make_trainer, train
+from finetune.training import guards
+from finetune.training.checkpoint import (
     COMPLETE,
     checkpoint_bytes,
     delete_older,
     mark_complete,
     newest_complete,
 )
-from finetune.guards import (
+from finetune.training.guards import (
     Stopped,
     catch_signals,
     explain_full_disk,
@@ -43,11 +48,7 @@ from finetune.guards import (
     hold_back_writes,
     leave_at_once,
 )
-from finetune.prepare import prepare
-from finetune.recipe import Recipe
-from finetune.step_log import read_log
-from finetune.store import append_text, hold_run
-from finetune.train import main, make_trainer, train
+from finetune.training.step_log import read_log
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "hf_plantedToken4711"
@@ -201,7 +202,7 @@ def test_ten_points_to_go_on_from_have_equal_state(prepared, run, tmp_path, adap
         shutil.copytree(folder, checkpoints / folder.name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("finetune.checkpoint.mark_complete", keep)
+        patch.setattr("finetune.training.checkpoint.mark_complete", keep)
         trainer.train()
     assert len(unbroken) >= 11
     for step in range(1, 11):

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from fim import FimError
 from finetune.corpus.entries import File
 from finetune.corpus.sources.read import read_source
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 
 def read(source: Source, max_bytes: int = 1_000_000) -> dict[str, bytes | str]:

@@ -11,9 +11,9 @@ from fim import Sample, encode_prompt, resolve_format
 from finetune.complete import complete
 from finetune.metrics import parses
 from finetune.model import load_base
-from finetune.recipe_file import read_recipe
+from finetune.recipe.file import read_recipe
+from finetune.samples.tokenizer import load_tokenizer, model_hint
 from finetune.store import read_json, sha256_file
-from finetune.tokenizer import load_tokenizer, model_hint
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 FOLDER = RECIPES / "tiny-base"

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from fim import FimError
-from finetune import trackers
-from finetune.recipe import Recipe
-from finetune.recipe_corpus import Corpus, Source
-from finetune.recipe_model import Model
-from finetune.recipe_train import TRAIN_CHOICES, Train
-from finetune.step_log import WriteLog
-from finetune.trackers import TRACKERS, LogNumbers, check_tracker, recipe_numbers
+from finetune.recipe.corpus import Corpus, Source
+from finetune.recipe.model import Model
+from finetune.recipe.schema import Recipe
+from finetune.recipe.train import TRAIN_CHOICES, Train
+from finetune.training import trackers
+from finetune.training.step_log import WriteLog
+from finetune.training.trackers import TRACKERS, LogNumbers, check_tracker, recipe_numbers
 
 ROOT = Path(__file__).parents[1]
 LINES = [

@@ -25,14 +25,14 @@ from safetensors.torch import load_file, save_file
 from fim import FimError
 from finetune import train as train_module
 from finetune.evaluate import evaluate
-from finetune.losses import collate, token_losses
 from finetune.model import load_base
 from finetune.prepare import prepare
-from finetune.recipe import Recipe
-from finetune.recipe_file import read_recipe
-from finetune.step_log import read_log
+from finetune.recipe.file import read_recipe
+from finetune.recipe.schema import Recipe
 from finetune.store import is_done
 from finetune.train import main, make_trainer, train, train_fingerprint
+from finetune.training.losses import collate, token_losses
+from finetune.training.step_log import read_log
 
 ROOT = Path(__file__).parents[1]
 MARKER = "planted_marker_4711"

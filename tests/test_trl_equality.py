@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from finetune.attention import BLOCKS
-from finetune.losses import collate
-from finetune.trainer import PackTrainer
+from finetune.training.attention import BLOCKS
+from finetune.training.losses import collate
+from finetune.training.trainer import PackTrainer
 
 STEPS, BATCH = 50, 4
 END_ID = 0

@@ -13,7 +13,7 @@ import pytest
 
 from fim import FimError
 from finetune.corpus.entries import Reason
-from finetune.workers import Limits, run_shards
+from finetune.corpus.workers import Limits, run_shards
 
 LIMITS = Limits(seconds=1.0, memory=600_000_000)
 
@@ -145,7 +145,7 @@ def test_only_a_few_shards_are_taken_ahead():
 SCRIPT = """
 import signal
 import sys
-from finetune.workers import Limits, run_shards
+from finetune.corpus.workers import Limits, run_shards
 from test_workers import report
 limits = Limits(seconds=60.0, memory=10**9)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
@@ -186,7 +186,7 @@ def test_a_place_without_room_for_the_servers_socket_is_one_line(tmp_path):
     folder = tmp_path / ("t" * 120)
     folder.mkdir()
     script = (
-        "from finetune.workers import *\n"
+        "from finetune.corpus.workers import *\n"
         "list(run_shards(str, [[1]], Limits(seconds=1, memory=10**9), 1))\n"
     )
     root = Path(__file__).parents[1]

@@ -22,8 +22,8 @@ from finetune.corpus.sources.git import resolve_commit
 from finetune.corpus.sources.read import expand_sources, source_path, source_state
 from finetune.corpus.steps import STEPS, Building
 from finetune.corpus.study import StudySettings, file_digits
-from finetune.recipe_corpus import Corpus
-from finetune.run_sources import warn
+from finetune.progress import warn
+from finetune.recipe.corpus import Corpus
 from finetune.store import fingerprint, read_json, write_json
 
 DOCUMENTS, SKIPPED, COUNTS = "documents.parquet", "skipped.parquet", "counts.json"

@@ -21,8 +21,8 @@ from fim import FimError
 from finetune.corpus.batches import cut
 from finetune.corpus.entries import File
 from finetune.corpus.study import Study
+from finetune.corpus.workers import FAILURES
 from finetune.store import make_run_folder
-from finetune.workers import FAILURES
 
 T = TypeVar("T")
 

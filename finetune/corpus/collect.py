@@ -13,8 +13,8 @@ from finetune.corpus.entries import File, Reason, Skip
 from finetune.corpus.sources.read import read_source, unique_names
 from finetune.corpus.steps import Entry
 from finetune.corpus.study import Study, StudySettings, study_files
-from finetune.recipe_corpus import Corpus
-from finetune.workers import Limits, run_shards
+from finetune.corpus.workers import Limits, run_shards
+from finetune.recipe.corpus import Corpus
 
 _SHARD_FILES, _SHARD_BYTES = 64, 500_000
 """A shard ends at so many files, or files of so many bytes."""

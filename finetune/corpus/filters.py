@@ -20,7 +20,7 @@ from finetune.corpus.rules.path import generated, lock_files, test_files, vendor
 from finetune.corpus.rules.python_checks import ruff
 from finetune.corpus.rules.text import lines, minified, size
 from finetune.corpus.rules.tree import long_literal, nothing_new, obsolete, syntax
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 HEAD_BYTES = 1_024
 """First bytes of a file, of which a `#!` line is one."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from finetune.corpus.entries import Skip
 from finetune.corpus.filters import RULES
-from finetune.workers import FAILURES
+from finetune.corpus.workers import FAILURES
 
 _FIRST = (
     "unreadable", "empty", "lfs-pointer", "notebook", "not-utf-8", "binary", "unsupported-language",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from finetune.corpus.entries import Reason
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 _HEAD_BYTES = 3_072
 """First bytes of a file in which its licence is looked for."""

@@ -11,7 +11,7 @@ import numpy as np
 from finetune.corpus.copies.dedup import Record, compare, copy_of, skip_record
 from finetune.corpus.copies.similar import Signatures
 from finetune.corpus.entries import Skip
-from finetune.recipe_corpus import Split
+from finetune.recipe.corpus import Split
 
 MIN_EVAL_BYTES = 200
 """Smaller files leave no context to complete from; they are never held out."""

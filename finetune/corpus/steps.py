@@ -18,7 +18,7 @@ from finetune.corpus.sources.read import source_path, unique_names
 from finetune.corpus.split import choose_records, split_records
 from finetune.corpus.study import Study
 from finetune.corpus.weights import choose_replay, thin_out
-from finetune.recipe_corpus import Corpus
+from finetune.recipe.corpus import Corpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from finetune.corpus.filters import check_document, to_document
 from finetune.corpus.licences import find_licence, is_licence_file
 from finetune.corpus.links.find import Links, common_words, find_links, is_said
 from finetune.corpus.privacy.redact import redact
-from finetune.recipe_corpus import Corpus, Secrets
-from finetune.recipe_filters import Filters
+from finetune.recipe.corpus import Corpus, Secrets
+from finetune.recipe.filters import Filters
 from finetune.store import fingerprint, sha256_file
 
 

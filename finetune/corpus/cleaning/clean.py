@@ -6,7 +6,7 @@ from fim import Document
 from finetune.corpus.cleaning.commented import remove_commented_code
 from finetune.corpus.cleaning.headers import remove_licence
 from finetune.corpus.rules.python_checks import fix_python, format_python
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 
 def clean_document(document: Document, filters: Filters, seed: int) -> Document:

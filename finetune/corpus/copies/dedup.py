@@ -9,7 +9,7 @@ from fim import Document
 from finetune.corpus.copies.near import make_signature
 from finetune.corpus.copies.similar import Signatures
 from finetune.corpus.entries import Skip
-from finetune.recipe_corpus import Dedup
+from finetune.recipe.corpus import Dedup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import networkx as nx
 
 from finetune.corpus.links.files import LATE, NAME, OrderFile
 from finetune.corpus.links.resolve import FileGraph, link_files
-from finetune.recipe_corpus import Order
+from finetune.recipe.corpus import Order
 
 __all__ = ["OrderFile", "OrderQuality", "Ordering", "order_repository"]
 

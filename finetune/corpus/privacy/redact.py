@@ -12,7 +12,7 @@ from finetune.corpus.parsing import parse_file
 from finetune.corpus.privacy.personal import PERSONAL_KINDS, find_personal
 from finetune.corpus.privacy.search import Finding, find_secrets, merge, without_joints
 from finetune.corpus.privacy.values import PLACEHOLDER, is_random
-from finetune.recipe_corpus import Secrets
+from finetune.recipe.corpus import Secrets
 
 _ROUNDS = 3
 _MOST_VALUES = 2_000

@@ -10,7 +10,7 @@ import numpy as np
 from fim import Document
 from fim.languages import LANGUAGES
 from finetune.corpus.entries import Reason
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 _FEWEST_BYTES = 512
 """Shares of shorter files say nothing."""

@@ -4,7 +4,7 @@ import re
 
 from fim import Document
 from finetune.corpus.entries import Reason
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 _HEAD_BYTES = 1_024
 """First bytes of a file, among which tools say that they wrote it."""

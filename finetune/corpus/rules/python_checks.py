@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fim import Document, FimError
 from finetune.corpus.entries import Reason
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 _SECONDS = 30
 _ALONE = ("--isolated", "--no-cache", "--quiet")

@@ -3,7 +3,7 @@
 from fim import Document
 from fim.languages import LANGUAGES
 from finetune.corpus.entries import Reason
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 
 def size(document: Document, filters: Filters) -> Reason | None:

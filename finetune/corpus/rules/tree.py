@@ -10,7 +10,7 @@ from fim import Document, FimError, Syntax
 from fim.languages import LANGUAGES, has_grammar
 from finetune.corpus.entries import Reason
 from finetune.corpus.parsing import parse_file
-from finetune.recipe_filters import Filters
+from finetune.recipe.filters import Filters
 
 _DEPTH_STEP = 4_096
 """Bytes between the places at which the depth of a tree is looked at."""

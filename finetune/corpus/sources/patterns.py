@@ -3,7 +3,7 @@
 import functools
 import re
 
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 
 def clean_path(path: str | bytes) -> str:

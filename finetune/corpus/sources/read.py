@@ -24,7 +24,7 @@ from finetune.corpus.sources.tables import (
     read_parquet,
     split_dataset_name,
 )
-from finetune.recipe_corpus import SOURCE_KINDS, Source
+from finetune.recipe.corpus import SOURCE_KINDS, Source
 from finetune.store import sha256_file
 
 INTERNAL = dict.fromkeys((".git", ".hg", ".svn", "__pycache__"), "vendored")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fim import FimError
-from finetune.recipe_corpus import Source
+from finetune.recipe.corpus import Source
 
 PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 

@@ -1,0 +1,1 @@
+"""Every sample of a built run checked against its document."""

@@ -1,0 +1,1 @@
+"""A recipe: its sections and their limits, read strictly from YAML."""

@@ -1,0 +1,1 @@
+"""From documents to packs of encoded samples."""
