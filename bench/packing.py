@@ -5,7 +5,7 @@
 For 100,000 and 1,000,000 samples and two laws of lengths: the CPU seconds of `plan_packs` and
 `pack_lengths` (medians of five) and of the plan in TRL's `_pack_bfd` (once, without the tokens it
 copies, which are most of its memory and a third of its time); the bins of both, and the fewest
-there can be; the share of real tokens, planned and streamed. Needs the extra `train`.
+there can be; the share of real tokens, planned and streamed.
 """
 
 import statistics

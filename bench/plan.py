@@ -6,8 +6,7 @@ Each case trains three steps of a random Qwen2 in a process of its own, in float
 most that is resident while it trains (`VmHWM`, set back before the first step), less what the same
 process holds after it has trained a tiny model. What is freed is given back, as in every training
 where memory is short; with `--keep` it is kept after two steps, as where there is plenty: quicker,
-and in more memory than planned. Last are seconds of processor time. Every position is planned with
-a label, so a loss on the MIDDLE alone takes less.
+and in more memory than planned. Last are seconds of processor time.
 """
 
 import argparse
@@ -93,7 +92,7 @@ def train_case(tiny: str, path: str, overrides: list[str], keep: bool) -> dict[s
     return {
         "predicted": plan["asked"]["total"],
         "measured": _status("VmHWM") - idle,
-        "predicted_checkpoint": plan["checkpoint"],
+        "predicted_checkpoint": plan["asked"]["checkpoint"],
         "measured_checkpoint": sum(file.stat().st_size for file in folder.iterdir()),
         "seconds": seconds,
     }

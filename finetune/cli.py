@@ -12,6 +12,7 @@ from typing import Any
 from fim import FORMATS, LANGUAGES, FimError
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # not each retry; how they end is told
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _SHOWN = 5
 """Samples shown where only their kind or language is given."""
@@ -69,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         for argument in positional:
             sub.add_argument(argument.lower(), metavar=argument)
         if "RECIPE" in positional:
-            sub.add_argument("overrides", nargs="*", metavar="section.key=value")
+            sub.add_argument("overrides", nargs="*", default=[], metavar="section.key=value")
         return sub
 
     def add_json(sub: argparse.ArgumentParser) -> None:
@@ -165,6 +166,8 @@ def run(options: argparse.Namespace) -> None:
 
 def prepare(options: argparse.Namespace) -> None:
     """Turn sources into packs."""
+    if (options.tasks or options.option) and not options.executor:
+        raise FimError("--tasks and --option belong to --executor; give one, or leave them out")
     recipe = _recipe(options)
     if options.executor and not _study_elsewhere(recipe, options):
         text = "handed over; when the tasks are done, run 'sfim prepare' without --executor"

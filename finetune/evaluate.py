@@ -27,6 +27,7 @@ from fim.spans import MIN_MIDDLE_BYTES
 from finetune.complete import Completion, complete, served_order
 from finetune.corpus.build import read_documents
 from finetune.metrics import (
+    FEW_FILES,
     Score,
     compare,
     edit_similarity,
@@ -48,8 +49,6 @@ from finetune.training.losses import token_losses
 
 _BYTES_PER_TOKEN = 4
 """Longest MIDDLE looked at, in bytes per token of `max_new_tokens`; tokens are counted after."""
-_FEW_FILES = 5
-"""Below so many held-out files, intervals that resample files say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +166,9 @@ def _make_setting(recipe: Recipe) -> _Setting:
     documents = list(read_documents(recipe.folder / "corpus", "eval"))
     if not documents:
         raise FimError("no held-out file: raise corpus.split.eval_rate or corpus.split.min_files")
-    if len(documents) < _FEW_FILES:
+    if len(documents) < FEW_FILES:
         warn(
-            f"{len(documents)} held-out file(s): the intervals say little; raise "
+            f"{len(documents)} held-out file(s): too few for intervals; raise "
             "corpus.split.min_files"
         )
     tokenizer = load_tokenizer(str(tuned_folder(recipe)))

@@ -10,6 +10,9 @@ from rapidfuzz.distance import Levenshtein
 from fim import FimError, parse
 from fim.syntax import error_bytes
 
+FEW_FILES = 5
+"""Fewer have no interval: draws from two or three files show little but their own values."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -164,7 +167,7 @@ def paired_interval(
 
     Returns:
         `difference`, `low`, `high`: the ratio of sums and the 2.5 % and 97.5 % percentiles.
-        `low` and `high` are `None` for fewer than two files: one file has no spread.
+        `low` and `high` are `None` for fewer than `FEW_FILES` files.
 
     Source:
         Cluster bootstrap, Efron and Tibshirani 1993, chapter 8.
@@ -173,7 +176,7 @@ def paired_interval(
     sums = np.bincount(index, weights=np.asarray(differences, dtype=float), minlength=len(names))
     sizes = np.bincount(index, weights=np.asarray(counts, dtype=float), minlength=len(names))
     difference = float(sums.sum() / sizes.sum())
-    if len(names) < 2:
+    if len(names) < FEW_FILES:
         return {"difference": difference, "low": None, "high": None}
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)

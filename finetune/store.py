@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fim import FimError
+from fim import LANGUAGES, FimError
 
 MANIFEST = "manifest.json"
 VERSIONS = (
@@ -195,12 +195,9 @@ def is_leftover(path: Path) -> bool:
 
 def library_versions() -> dict[str, str]:
     """Return the version of each library a result depends on, grammars included."""
-    grammars = (
-        d.metadata["Name"] for d in metadata.distributions()
-        if (d.metadata["Name"] or "").startswith("tree-sitter-")
-    )  # fmt: skip
+    grammars = {row.distribution for row in LANGUAGES.values() if row.distribution}
     found = {"python": platform.python_version()}
-    for name in (*VERSIONS, *sorted(set(grammars))):
+    for name in (*VERSIONS, *sorted(grammars)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

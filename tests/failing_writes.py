@@ -17,6 +17,8 @@ from pathlib import Path
 
 import several_processes
 import soak
+import torch
+from accelerate import Accelerator
 from transformers import TrainerCallback
 
 from finetune import store
@@ -59,6 +61,15 @@ def fail_flush() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(folder))
 
     checkpoint.fsync_tree = store.fsync_tree = fail
+
+
+def fail_gather() -> None:
+    """Let this process run out of memory where all gather the weights."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("out of memory in a gather")
+
+    Accelerator.get_state_dict = fail
 
 
 def start(recipe: Recipe, environment: dict[str, str], broken: int, work: Callable) -> list[int]:
@@ -142,7 +153,7 @@ def main() -> None:
     recipe = soak.make_recipe(Path(sys.argv[1]), "whole", "full", max_tokens=2500)
     at_end = replace(recipe, train=replace(recipe.train, save_steps=0))
     for strategy, environment, run, cases in (
-        ("fsdp", FSDP, recipe, [("weights", 0, cut_files)]),
+        ("fsdp", FSDP, recipe, [("weights", 0, cut_files), ("gather", 0, fail_gather)]),
         ("ddp", {}, recipe, [("generators", 1, cut_files), ("flush", 0, fail_flush)]),
         ("end", {}, at_end, [("weights", 0, cut_files)]),
     ):

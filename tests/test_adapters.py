@@ -125,7 +125,7 @@ def assert_is_what_was_trained(
 
 
 def test_every_adapter_of_the_recipe_has_a_row():
-    assert (*ADAPTERS, "full") == NAMES
+    assert [*ADAPTERS, "full"] == list(NAMES)
 
 
 @pytest.mark.parametrize("adapter", FRESH)

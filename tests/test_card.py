@@ -191,14 +191,23 @@ def test_card_shows_base_adapter_difference_and_interval(run):
     assert "not evaluated" not in card
 
 
+def test_the_tokens_of_a_card_are_those_behind_its_weights(copy):
+    """`train.keep_best` keeps an earlier step than the last one."""
+    steps = json.loads((copy / "adapter" / "manifest.json").read_text())["steps"]
+    lines = [{"step": step, "tokens": 1_000 * step} for step in (steps - 1, steps, steps + 1)]
+    (copy / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    assert f"| tokens trained on | {1_000 * steps:,} |" in model_card(copy)
+
+
 def test_card_shows_numbers_of_data_and_settings(run):
     card = model_card(run)
 
     for line in (
         "| files kept | 1,843 |",
         "| files by language | python 1,204, java 639 |",
-        "| samples | psm 4,102, ar 3,518 |",
-        "| tokens | 7,311,204 |",
+        "| samples prepared | psm 4,102, ar 3,518 |",
+        "| tokens prepared | 7,311,204 |",
         "| share of each pack filled | 97.9 % |",
         "| rank | 4 |",
         "| learning rate | 0.0001, cosine |",

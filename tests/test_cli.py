@@ -54,6 +54,20 @@ def test_wrong_usage_is_exit_code_2(parsed, words, capsys):
     assert not parsed
 
 
+def test_a_missing_recipe_is_all_that_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        main(["train"])
+
+    assert capsys.readouterr().err.endswith("the following arguments are required: RECIPE\n")
+
+
+@pytest.mark.parametrize("words", ["--tasks 4", "--option partition=cpu"])
+def test_tasks_without_an_executor_are_refused(words, capsys):
+    assert main(["prepare", "absent.yaml", *words.split()]) == 1
+
+    assert capsys.readouterr().err.startswith("error: --tasks and --option belong to --executor;")
+
+
 def test_report_of_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 1
 

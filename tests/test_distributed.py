@@ -179,6 +179,7 @@ GOES_ON = ", it goes on from the last checkpoint"
 ANOTHER = "another process cannot write there"
 FAILING = {
     "fsdp-weights": (f"/checkpoints: {NO_ROOM}{GOES_ON}", None),
+    "fsdp-gather": ("/checkpoints: out of memory in a gather", "/checkpoints: .+"),
     "ddp-generators": (f"/checkpoints: {ANOTHER}", f"/checkpoints: {NO_ROOM}{GOES_ON}"),
     "ddp-flush": (f"/checkpoints: Input/output error; mend the disk and run again{GOES_ON}", None),
     "end-weights": (f": {NO_ROOM}", None),

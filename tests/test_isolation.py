@@ -9,14 +9,19 @@ from packed_unpacked import FAMILIES, HYBRID, SIZES, make_model
 from transformers import (
     AttentionInterface,
     AutoModelForCausalLM,
+    DeepseekV3Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
     GptOssConfig,
     GraniteMoeHybridConfig,
     Lfm2Config,
     MambaConfig,
+    MixtralConfig,
+    OlmoeConfig,
     OPTConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
     XGLMConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -256,9 +261,34 @@ def without_weights(config: transformers.PretrainedConfig, attention: str = BLOC
         )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+WIDE = {
+    **SIZES, "vocab_size": 2000, "hidden_size": 512, "intermediate_size": 512,
+    "num_attention_heads": 16, "num_key_value_heads": 8,
+}  # fmt: skip
+EXPERTS = {
+    "qwen3_moe": Qwen3MoeConfig(
+        **WIDE, head_dim=32, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=64,
+        norm_topk_prob=True,
+    ),
+    "qwen2_moe": Qwen2MoeConfig(
+        **WIDE, num_experts=60, num_experts_per_tok=4, moe_intermediate_size=64,
+        shared_expert_intermediate_size=128,
+    ),
+    "mixtral": MixtralConfig(**WIDE, num_local_experts=8, num_experts_per_tok=2),
+    "olmoe": OlmoeConfig(**WIDE, num_experts=64, num_experts_per_tok=8),
+    "deepseek_v3": DeepseekV3Config(
+        **{**WIDE, "num_key_value_heads": 16}, q_lora_rank=64, kv_lora_rank=32,
+        qk_nope_head_dim=32, qk_rope_head_dim=16, v_head_dim=32, n_routed_experts=64, n_group=8,
+        topk_group=4, num_experts_per_tok=8, moe_intermediate_size=64, first_k_dense_replace=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES | EXPERTS)
 def test_a_stand_in_is_proved_in_the_place_of_a_model_that_is_spread(family):
-    stand_in = make_stand_in(without_weights(FAMILIES[family]), torch.device("cpu"))
+    model = without_weights((FAMILIES | EXPERTS)[family])
+
+    stand_in = make_stand_in(model, torch.device("cpu"))
 
     check_isolation(stand_in, collate)
     assert stand_in.dtype == torch.bfloat16
@@ -290,6 +320,42 @@ def test_a_stand_in_has_a_layer_of_each_kind_and_every_width():
         check_isolation(stand_in, collate)
 
 
+@pytest.mark.parametrize("family", EXPERTS)
+def test_a_token_goes_to_every_expert_of_a_stand_in(family):
+    config = EXPERTS[family]
+
+    stand_in = make_stand_in(without_weights(config), torch.device("cpu"))
+
+    routers = {w.shape for name, w in stand_in.named_parameters() if name.endswith(".gate.weight")}
+    assert routers == {(config.num_experts_per_tok, config.hidden_size)}
+
+
+def test_a_token_that_goes_to_one_expert_goes_to_both_of_a_stand_in():
+    config = copy.deepcopy(EXPERTS["deepseek_v3"])
+    config.num_experts_per_tok = 1  # groups are ranked by their two best experts
+
+    stand_in = make_stand_in(without_weights(config), torch.device("cpu"))
+
+    check_isolation(stand_in, collate)
+    assert stand_in.config.n_routed_experts == stand_in.config.num_experts_per_tok == 2
+
+
+def test_a_stand_in_is_made_in_the_dtype_of_the_model():
+    made = []
+
+    class Noted(transformers.Qwen2ForCausalLM):
+        def __init__(self, config):
+            super().__init__(config)
+            made.append({weight.dtype for weight in self.parameters()})
+
+    model = Noted(FAMILIES["qwen2"]).bfloat16()
+
+    make_stand_in(model, torch.device("cpu"))
+
+    assert made == [{torch.float32}, {torch.bfloat16}]
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_stand_in_of_a_family_that_leaks_is_refused(monkeypatch):
     monkeypatch.setattr(isolation, "refuse_leaking", lambda *args: None)
     config = Qwen2Config(**SIZES)
@@ -307,13 +373,27 @@ def test_a_stand_in_draws_no_random_number_of_the_run():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_model_without_a_stand_in_is_refused_in_one_line():
+def test_layers_of_a_stand_in_have_their_own_keys_and_values():
     config = Gemma3nTextConfig(
         **{**SIZES, "num_hidden_layers": 30, "intermediate_size": [48] * 30}, head_dim=16,
-        vocab_size_per_layer_input=97, hidden_size_per_layer_input=8,
+        num_kv_shared_layers=15, vocab_size_per_layer_input=97, hidden_size_per_layer_input=8,
     )  # fmt: skip
 
-    with pytest.raises(
-        FimError, match=r"^gemma3n_text: has no small model to prove on .*; use .*ddp\.yaml$"
-    ):
-        make_stand_in(without_weights(config), torch.device("cpu"))
+    stand_in = make_stand_in(without_weights(config).float(), torch.device("cpu"))
+
+    check_isolation(stand_in, collate)
+    assert set(stand_in.config.layer_types) == {"sliding_attention", "full_attention"}
+
+
+def test_a_model_without_a_stand_in_is_refused_in_one_line():
+    class Deep(transformers.Qwen2ForCausalLM):
+        def __init__(self, config):
+            if config.num_hidden_layers < 4:
+                raise ValueError("its last layers share\ntheir weights")
+            super().__init__(config)
+
+    model = Deep(Qwen2Config(**{**SIZES, "num_hidden_layers": 4})).bfloat16()
+
+    with pytest.raises(FimError, match=r"^qwen2: has no small model .* \(its last .*ddp\.yaml$"):
+        make_stand_in(model, torch.device("cpu"))
+    assert torch.get_default_dtype() == torch.float32

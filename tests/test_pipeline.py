@@ -275,8 +275,8 @@ def test_too_little_memory_names_the_way_out(workplace, capsys, monkeypatch):
 
 
 def test_few_held_out_files_are_warned_of(workplace, capsys, monkeypatch):
-    monkeypatch.setattr("finetune.evaluate._FEW_FILES", 6)
+    monkeypatch.setattr("finetune.evaluate.FEW_FILES", 6)
 
     assert main(["evaluate", *recipe(workplace, "evaluate.items=5")]) == 0
 
-    assert "warning: 5 held-out file(s): the intervals say little" in capsys.readouterr().err
+    assert "warning: 5 held-out file(s): too few for intervals" in capsys.readouterr().err

@@ -8,136 +8,24 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, Qwen2Config, Starcoder2Config
+from transformers import Qwen2Config
 
 from finetune import cli
 from finetune import train as train_module
 from finetune.plan import estimate as plan
-from finetune.plan import memory as plan_memory
 from finetune.plan.data import count_data
 from finetune.plan.estimate import explain_memory, is_out_of_memory, make_plan, plan_summary
-from finetune.plan.memory import Shape, model_shape, spread, step_bytes
 from finetune.prepare import corpus_stage, prepare_fingerprint, sources_fingerprint
 from finetune.recipe.file import read_recipe
-from finetune.recipe.model import Model
 from finetune.recipe.schema import Recipe
 from finetune.run_sources import expand_corpus
 from finetune.store import stage_folder, write_manifest
 from finetune.train import train
-from finetune.training.adapters import add_adapter
-from finetune.training.attention import BLOCKS
-from finetune.training.losses import add_loss, collate
 
 SIZES = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 6,
     "num_attention_heads": 4, "num_key_value_heads": 2,
 }  # fmt: skip
-CONFIGS = {
-    "qwen2": Qwen2Config(**SIZES),
-    "starcoder2": Starcoder2Config(**SIZES, bos_token_id=0, eos_token_id=0),
-}
-LORA = Model(name="base", adapter="lora", lora_r=4)
-FULL = Model(name="base", adapter="full")
-ON_CPU = {"dtype": torch.float32, "device": "cpu"}
-
-
-@pytest.mark.parametrize(
-    ("model", "checkpointing", "accumulates"),
-    [(LORA, False, False), (LORA, True, False), (FULL, False, True), (FULL, True, False)],
-)
-def test_what_a_layer_adds_is_counted_with_few_of_them(
-    model, checkpointing, accumulates, monkeypatch
-):
-    how = {"tokens": 96, "checkpointing": checkpointing, "accumulates": accumulates, **ON_CPU}
-    few = step_bytes(CONFIGS["qwen2"], model, **how)
-    monkeypatch.setattr(plan_memory, "_DEPTHS", (6, 99))
-
-    assert step_bytes(CONFIGS["qwen2"], model, **how) == few
-
-
-@pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("model", [LORA, FULL], ids=["lora", "full"])
-@pytest.mark.parametrize("family", CONFIGS)
-def test_a_planned_step_holds_what_a_real_one_holds(family, model, checkpointing):
-    base = AutoModelForCausalLM.from_config(CONFIGS[family], attn_implementation=BLOCKS)
-    tuned = base if model is FULL else add_adapter(base, model)
-    add_loss(base)
-    tuned.train()
-    if checkpointing:
-        plan_memory.recompute_activations(base)
-    ids = list(range(256))
-    batch = collate([{"input_ids": ids, "labels": ids, "seq_lengths": [100, 156]}])
-    with plan_memory._LiveBytes() as memory:
-        for tensor in (*tuned.parameters(), *tuned.buffers()):
-            memory._add(tensor)
-        weights = memory.live
-        loss = tuned(**batch, token_weights=torch.ones(255), use_cache=False).loss
-        loss.backward()
-
-    planned = step_bytes(
-        CONFIGS[family], model, tokens=256, checkpointing=checkpointing, accumulates=False, **ON_CPU
-    )
-
-    assert max(planned) == pytest.approx(memory.peak - weights, rel=0.03), memory.peak - weights
-
-
-def test_a_shape_counts_weights_and_the_checkpoint():
-    base = AutoModelForCausalLM.from_config(CONFIGS["qwen2"])
-    tuned = add_adapter(base, LORA)
-    trained = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
-
-    shape = model_shape(CONFIGS["qwen2"], LORA, torch.float32, steps=10)
-
-    assert shape.trained == trained
-    assert shape.weights == 4 * sum(p.numel() for p in tuned.parameters())
-    assert shape.gradients == 4 * trained
-    assert shape.checkpoint >= 3 * 4 * trained
-
-
-def test_four_bits_shrink_the_layers_to_about_a_quarter():
-    wide = Qwen2Config(**{**SIZES, "hidden_size": 512, "intermediate_size": 1024})
-    plain, small = (
-        model_shape(wide, Model(name="base", adapter=adapter), torch.bfloat16, steps=1)
-        for adapter in ("lora", "qlora")
-    )
-
-    linear = 6 * 2 * (512 * (512 + 256 + 256 + 512) + 3 * 512 * 1024)
-    assert plain.weights - small.weights == pytest.approx(linear * (1 - 0.516 / 2), rel=0.01)
-    assert plain.trained == small.trained
-
-
-def test_weights_are_divided_where_the_strategy_divides_them():
-    shape = Shape(
-        weights=2_000, gradients=2_000, trained=1_000, largest=100, ends=200, checkpoint=0,
-        cost=None,
-    )  # fmt: skip
-
-    alone, ddp, fsdp, zero = (
-        spread(strategy, shape, step=(400, 2_500), gpus=4, dtype=torch.bfloat16)
-        for strategy in ("single", "ddp", "fsdp2", "deepspeed_zero3")
-    )
-
-    assert (alone.weights, alone.gradients, alone.optimizer) == (2_000, 2_000, 4_000)
-    assert (ddp.weights, ddp.gradients, ddp.optimizer) == (2_000, 4_000, 4_000)
-    assert (fsdp.weights, fsdp.optimizer) == (4_000 // 4 + 400, 8_000 // 4)
-    assert (zero.weights, zero.optimizer) == (2_000 // 4 + 400, 12_000 // 4)
-    assert {need.activations for need in (alone, ddp, fsdp, zero)} == {500}
-    assert alone.total == 8_500
-    early, late = (
-        spread("fsdp2", shape, step=step, gpus=4, dtype=torch.bfloat16).activations
-        for step in ((2_500, 2_100), (0, 2_500))
-    )
-    assert (early, late) == (2_500, 500)  # early, the gradients are not there yet
-
-
-def test_float32_weights_are_computed_with_in_bfloat16_on_a_gpu():
-    how = {"tokens": 256, "checkpointing": False, "accumulates": False, "dtype": torch.float32}
-
-    on_cpu, on_gpu = (
-        step_bytes(CONFIGS["qwen2"], LORA, device=device, **how) for device in ("cpu", "cuda")
-    )
-
-    assert max(on_gpu) < 0.9 * max(on_cpu)
 
 
 def make_recipe(folder: Path, *overrides: str) -> Recipe:
@@ -179,7 +67,9 @@ def test_a_plan_needs_neither_weights_nor_packs(tmp_path):
 def write_packs(recipe: Recipe, lengths: list[list[int]]) -> None:
     """Write packs as if `recipe` had made them."""
     with stage_folder(recipe.folder / "packs") as folder:
-        datasets.Dataset.from_dict({"seq_lengths": lengths}).save_to_disk(str(folder / "train"))
+        labels = [[-100] * sum(pack[1:]) + [7] * pack[0] for pack in lengths]
+        columns = {"seq_lengths": lengths, "labels": labels}
+        datasets.Dataset.from_dict(columns).save_to_disk(str(folder / "train"))
         write_manifest(folder, prepare_fingerprint(recipe))
 
 
@@ -187,10 +77,26 @@ def test_packs_count_where_this_recipe_made_them(tmp_path):
     write_packs(make_recipe(tmp_path), [[100, 200], [300], [50]])
     expected = {"packs": 3, "tokens": 650, "squares": 50_000 + 90_000 + 2_500, "disk": 0}
 
-    assert count_data(make_recipe(tmp_path)) == {**expected, "exact": True}
+    assert count_data(make_recipe(tmp_path)) == {**expected, "labels": 512, "exact": True}
     assert not count_data(make_recipe(tmp_path, "fim.max_length=256"))["exact"]
     (tmp_path / "source" / "b.py").write_text("y = 1\n")
     assert not count_data(make_recipe(tmp_path))["exact"]
+
+
+def test_a_loss_on_middles_takes_what_their_labels_take(tmp_path):
+    recipe = make_recipe(tmp_path, "fim.loss=middle", "model.adapter=full")
+    before = make_plan(recipe, gpus=0, memory=4)
+    write_packs(recipe, [[20, 200], [40, 90], [30, 400], [300, 9]])
+    assert count_data(recipe)["labels"] == 300
+
+    recipe = make_recipe(  # the last is not read
+        tmp_path, "fim.loss=middle", "model.adapter=full", "train.max_tokens=1000"
+    )
+    made = make_plan(recipe, gpus=0, memory=4)
+
+    assert (before["data"]["labels"], made["data"]["labels"]) == (512, 40)
+    less = before["asked"]["activations"] - made["asked"]["activations"]
+    assert less > 2 * (512 - 40) * 512 * 4  # logits of two packs
 
 
 @pytest.mark.parametrize(("limit", "packs", "tokens"), [(1, 1, 300), (649, 2, 600), (650, 3, 650)])
@@ -254,7 +160,7 @@ def test_float32_on_a_gpu_is_launched_in_bfloat16(tmp_path):
 def test_the_disk_holds_every_checkpoint_that_can_be_there(tmp_path):
     def kept(*overrides):
         made = make_plan(make_recipe(tmp_path, *overrides), gpus=0, memory=4)
-        return made["disk"], made["checkpoint"]
+        return made["asked"]["disk"], made["asked"]["checkpoint"]
 
     disk, checkpoint = kept()
     rest = disk - checkpoint  # a signal writes one
@@ -325,9 +231,16 @@ def test_what_does_not_fit_is_made_to_fit_with_the_same_batches(tmp_path):
 
 
 def test_full_weights_on_several_gpus_are_spread(tmp_path):
-    made = make_plan(make_recipe(tmp_path, "model.adapter=full"), gpus=8, memory=80)
+    recipe = make_recipe(tmp_path, "model.adapter=full")
+    one, made = (make_plan(recipe, gpus=n, memory=80) for n in (1, 8))
 
-    assert made["asked"]["strategy"] == "fsdp2"
+    asked = made["asked"]
+    assert asked["strategy"] == "fsdp2"
+    result = asked["disk"] - asked["checkpoint"] - made["data"]["disk"]
+    assert result == 4 * made["parameters"]["trained"]
+    assert asked["checkpoint"] == made["proposed"]["checkpoint"] > 2 * one["asked"]["checkpoint"]
+    assert " as proposed" not in plan_summary(made)
+    assert plan_summary({**made, "proposed": one["asked"]}).count(" as proposed\n") == 2
     assert "accelerate_configs/fsdp2.yaml --num_processes 8" in made["advice"]
 
 
@@ -378,15 +291,3 @@ def test_out_of_memory_ends_with_what_to_change(tmp_path, monkeypatch):
     monkeypatch.setattr(train_module, "make_trainer", fail)
     with pytest.raises(plan.FimError, match=r"out of memory with .*; fits so: "):
         train(recipe)
-
-
-def test_a_mixture_of_experts_is_refused_in_one_line():
-    from transformers import Qwen3MoeConfig
-
-    sizes = {**SIZES, "num_hidden_layers": 2, "num_experts": 4, "moe_intermediate_size": 32}
-
-    with pytest.raises(plan.FimError, match="qwen3_moe: what it computes depends on its tokens"):
-        step_bytes(
-            Qwen3MoeConfig(**sizes), FULL, tokens=64, checkpointing=False, accumulates=False,
-            **ON_CPU,
-        )  # fmt: skip

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
 from finetune.report.page import write_report
 
@@ -365,6 +366,20 @@ def test_report_of_an_empty_run(tmp_path):
 
     assert parsed.ids == list(SECTIONS)
     assert text.count('class="absent"') == len(SECTIONS)
+
+
+@pytest.mark.parametrize(("adapter", "said"), [("dora", "A DoRA adapter"), ("full", "All weights")])
+def test_the_first_sentence_says_what_was_tuned_and_on_what(full, tmp_path, adapter, said):
+    copy = tmp_path / "copy"
+    shutil.copytree(full, copy)
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    recipe["model"]["adapter"] = adapter
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    lead = write_report(copy).read_text().partition('<p class="lead">')[2].partition("</p>")[0]
+
+    assert lead.startswith(said)
+    assert "tuned on 1,746 of 1,843 files" in lead
 
 
 def test_report_of_a_model_from_nothing_has_no_base(full, tmp_path):

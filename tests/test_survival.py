@@ -44,6 +44,7 @@ from finetune.training.guards import (
     Stopped,
     catch_signals,
     explain_full_disk,
+    explained,
     find_spike,
     hold_back_writes,
     leave_at_once,
@@ -566,6 +567,16 @@ def test_a_disk_that_fails_is_told_from_one_that_is_full(tmp_path):
     with pytest.raises(FimError, match=r"Read-only file system; mend the disk"):
         with explain_full_disk(tmp_path, 1):
             raise SafetensorError("Read-only file system (os error 30)")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("CUDA error: an illegal address"), PermissionError(13, "Permission denied")],
+)
+def test_other_errors_stay_what_they_are_where_room_has_become_short(tmp_path, error):
+    assert explained(error, tmp_path, 2**62) is error
+    failed = OSError(5, "Input/output error")
+    assert "Input/output error; mend" in str(explained(failed, tmp_path, 2**62))
 
 
 def test_other_errors_pass_through(tmp_path):

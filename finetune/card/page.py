@@ -8,11 +8,13 @@ import yaml
 
 from finetune.card.prompt import Facts, is_hub_id, prompt, use
 from finetune.card.servers import servers
+from finetune.metrics import FEW_FILES
 from finetune.model import read_run, tuned_folder
+from finetune.recipe.model import ADAPTERS
 from finetune.report.page import METRICS
 from finetune.samples.tokenizer import load_format, load_tokenizer
 from finetune.store import MANIFEST, read_json
-from finetune.training.adapters import ADAPTERS
+from finetune.training.step_log import LOG, read_log
 
 
 def model_card(run: Path, to: str = "ORG/NAME") -> str:
@@ -30,11 +32,15 @@ def model_card(run: Path, to: str = "ORG/NAME") -> str:
     recipe = read_run(run)
     folder = tuned_folder(recipe)
     tokenizer = load_tokenizer(str(folder))
+    manifest = read_json(folder / MANIFEST)
+    last = manifest.get("steps", 0)  # whose weights are kept
+    seen = [line.get("tokens", 0) for line in read_log(run / LOG) if line.get("step", 0) <= last]
     facts = Facts(
         to=to,
         recipe=recipe,
         form=load_format(tokenizer, recipe.model),
-        manifest=read_json(folder / MANIFEST),
+        manifest=manifest,
+        tokens_trained=max(seen, default=0) or None,
         stats=_read(run / "packs" / "stats.json"),
         metrics=_read(run / "metrics.json"),
         adapter=_read(folder / "adapter_config.json"),
@@ -75,7 +81,7 @@ def _head(facts: Facts) -> str:
     elif facts.full:
         made = f"All weights of {base}, tuned"
     else:
-        made = f"A {ADAPTERS[facts.recipe.model.adapter].label} adapter for {base}"
+        made = f"A {ADAPTERS[facts.recipe.model.adapter]} adapter for {base}"
     return (
         f"# Structured FIM {what}\n\n{made}. It completes code at the cursor and was tuned with "
         "structured fill-in-the-middle: the spans to fill follow the syntax tree of the file."
@@ -103,9 +109,10 @@ def _data(facts: Facts) -> str:
         ("of these held out", _number(stats.get("held_out", {}).get("documents"))),
         ("bytes of source", _number(stats.get("bytes"))),
         ("files by language", ", ".join(f"{name} {n:,}" for name, n in languages.items())),
-        ("samples", ", ".join(f"{name} {n:,}" for name, n in samples.items())),
-        ("tokens", _number(stats.get("tokens"))),
-        ("packs", _number(stats.get("packs"))),
+        ("samples prepared", ", ".join(f"{name} {n:,}" for name, n in samples.items())),
+        ("tokens prepared", _number(stats.get("tokens"))),
+        ("tokens trained on", _number(facts.tokens_trained)),
+        ("packs prepared", _number(stats.get("packs"))),
         ("share of each pack filled", _percent(stats.get("utilisation"))),
     ]
     return (
@@ -167,7 +174,8 @@ def _results(facts: Facts) -> str:
     return (
         f"## Results\n\n{_number(tuned.get('n')) or 'Some'} held-out places{files}, the same for "
         "the base and the tuned model. Differences of shares are percentage points. The intervals "
-        "are bootstraps that resample files; one that holds 0 decides nothing.\n\n"
+        "are bootstraps that resample files; one that holds 0 decides nothing, and fewer than "
+        f"{FEW_FILES} files have none.\n\n"
         + _table(("", "base", "tuned", "difference", "95 % interval"), rows)
     )
 

@@ -29,6 +29,8 @@ class Facts:
     recipe: Recipe
     form: ProvedFormat
     manifest: Mapping[str, Any]
+    tokens_trained: int | None
+    """Up to the step whose weights are published; `None` if unknown."""
     stats: Mapping[str, Any]
     metrics: Mapping[str, Any]
     adapter: Mapping[str, Any]

@@ -1,17 +1,20 @@
-"""How much a run reads, and how long that takes."""
+"""How much a run reads and keeps, and how long it takes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fim import LANGUAGES, FimError
+import numpy as np
+
+from fim import IGNORE_INDEX, LANGUAGES, FimError
 from finetune.corpus.sources import git
 from finetune.corpus.sources.clones import is_url
 from finetune.corpus.sources.read import source_path, walk_folder
 from finetune.prepare import corpus_stage, prepare_fingerprint, sources_fingerprint
 from finetune.recipe.corpus import Source
 from finetune.recipe.schema import Recipe
+from finetune.recipe.train import Train
 from finetune.run_sources import expand_corpus
 from finetune.store import MANIFEST, is_done, read_json
 from finetune.training.flops import Cost, named_flops
@@ -26,6 +29,8 @@ _UTILIZATION = 0.35
 (Llama 3.1 8B, H100, with compilation)."""
 _SHOWN_GPUS = ("A100", "H100")
 """Of them the hours are given where this machine has no GPU."""
+_KEPT_CHECKPOINTS = 3
+"""Two are kept, and a third is written before one goes."""
 
 
 def count_data(recipe: Recipe) -> dict[str, Any]:
@@ -33,11 +38,12 @@ def count_data(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         `packs`, `tokens`, `squares` (of the samples' lengths), `disk` still to be written, and
-        whether they are `exact`; all 0 where no source can be measured without a download.
+        whether they are `exact`; all 0 where no source can be measured without a download. `labels`
+        are the most of a pack: every token has one but where packs with a loss on MIDDLEs are made.
     """
     packs = recipe.folder / "packs"
     if (packs / MANIFEST).exists() and _is_made(recipe, packs):
-        return _count_packs(packs / "train", recipe.train.max_tokens)
+        return _count_packs(packs / "train", recipe)
     made = total = int(_source_bytes(recipe) / _BYTES_PER_TOKEN * recipe.train.epochs)
     if recipe.train.max_tokens:
         total = min(total, recipe.train.max_tokens)
@@ -45,6 +51,7 @@ def count_data(recipe: Recipe) -> dict[str, Any]:
         "packs": math.ceil(total / recipe.fim.max_length),
         "tokens": total,
         "squares": int(total * recipe.fim.max_length * _CONTEXT_RATE),
+        "labels": recipe.fim.max_length,
         "disk": 8 * made,
         "exact": False,
     }
@@ -57,19 +64,43 @@ def _is_made(recipe: Recipe, packs: Path) -> bool:
         return False
 
 
-def _count_packs(folder: Path, max_tokens: int) -> dict[str, Any]:
+def _count_packs(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """Count the packs that training reads: whole ones while they are within, at least one."""
     import datasets
 
+    rows, max_tokens = datasets.load_from_disk(str(folder)), recipe.train.max_tokens
     kept: list[list[int]] = []
     total = 0
-    for lengths in datasets.load_from_disk(str(folder))["seq_lengths"]:
+    for lengths in rows["seq_lengths"]:
         if kept and max_tokens and total + sum(lengths) > max_tokens:
             break
         kept.append(lengths)
         total += sum(lengths)
     squares = sum(n * n for lengths in kept for n in lengths)
-    return {"packs": len(kept), "tokens": total, "squares": squares, "disk": 0, "exact": True}
+    labels = recipe.fim.max_length
+    if recipe.fim.loss == "middle":
+        labels = _most_labels(rows.data.column("labels")[: len(kept)].chunks)
+    return {
+        "packs": len(kept), "tokens": total, "squares": squares, "labels": labels, "disk": 0,
+        "exact": True,
+    }  # fmt: skip
+
+
+def _most_labels(chunks: Iterable[Any]) -> int:
+    """Count the labels of the pack that has most; `chunks` are lists of Arrow, read in place."""
+    most = 0
+    for chunk in filter(len, chunks):
+        starts = chunk.offsets.to_numpy()
+        labeled = chunk.values.to_numpy()[: starts[-1]] != IGNORE_INDEX
+        most = max(most, int(np.add.reduceat(labeled, starts[:-1], dtype=np.int64).max()))
+    return most
+
+
+def kept_checkpoints(train: Train) -> int:
+    """Return how many can be there at a time."""
+    if not (train.save_steps or train.keep_best):
+        return 1  # a signal writes one
+    return _KEPT_CHECKPOINTS + train.keep_best
 
 
 def _source_bytes(recipe: Recipe) -> int:

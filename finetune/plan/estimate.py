@@ -14,11 +14,10 @@ import torch
 from transformers import AutoConfig, PretrainedConfig
 
 from fim import FimError
-from finetune.plan.data import count_data, measured_hours, predicted_hours
+from finetune.plan.data import count_data, kept_checkpoints, measured_hours, predicted_hours
 from finetune.plan.memory import Need, Shape, model_shape, spread, step_bytes
 from finetune.recipe.model import Model
 from finetune.recipe.schema import Recipe
-from finetune.recipe.train import Train
 from finetune.samples.tokenizer import load_or_refuse
 from finetune.training.adapters import read_adapter_config
 from finetune.training.device import choose_device, choose_dtype
@@ -34,8 +33,6 @@ _GPU_OVERHEAD = _GIB
 """CUDA, cuBLAS and their workspaces; as much again for NCCL where there are several GPUs."""
 _LEAST_STEP = 0.01
 """Seconds; what starts a step's thousands of kernels takes as long."""
-_KEPT_CHECKPOINTS = 3
-"""Two are kept, and a third is written before one goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,41 +88,32 @@ def make_plan(recipe: Recipe, gpus: int | None = None, memory: float = 0.0) -> d
     per_step = recipe.train.packs_per_step * recipe.train.gradient_accumulation
     per_step *= max(1, hardware.gpus)
     steps = math.ceil(data["packs"] / per_step)
-    planner = _Planner(recipe, config, hardware, steps)
+    planner = _Planner(recipe, config, hardware, steps, data["labels"])
     asked = _asked(recipe, hardware)
-    shape = planner.shape(asked.adapter)
+    shape = planner.shape(asked.adapter, asked.strategy)
     need = planner.need(asked)
     proposed = asked if planner.fits(need) else planner.propose(hardware.memory)
     runs = proposed or asked
-    result = shape.weights if recipe.model.adapter == "full" else shape.gradients
     if hardware.gpus:
         again = 0.0
         if runs.gradient_checkpointing:  # of 3 forward passes, or 2 where weights are frozen
             again = 1 / 3 if recipe.model.adapter == "full" else 1 / 2
-        hours = predicted_hours(
-            data, planner.shape(runs.adapter).cost, hardware.gpus, hardware.name, again
-        )
+        cost = planner.shape(runs.adapter, runs.strategy).cost
+        hours = predicted_hours(data, cost, hardware.gpus, hardware.name, again)
     else:
         hours = measured_hours(data, recipe.folder)
+    saved = {each: planner.saved(each, data["disk"]) for each in (asked, runs)}
     return {
         "model": recipe.model.name or recipe.name,
         "parameters": {"trained": shape.trained, "bytes": shape.weights},
         "hardware": {"gpus": hardware.gpus, "name": hardware.name, "memory": hardware.memory},
         "data": {**data, "steps": steps},
-        "asked": {**asdict(asked), **asdict(need), "total": need.total},
+        "asked": {**asdict(asked), **asdict(need), "total": need.total, **saved[asked]},
         "fits": planner.fits(need),
-        "proposed": asdict(proposed) if proposed else None,
-        "checkpoint": shape.checkpoint,
-        "disk": _kept_checkpoints(recipe.train) * shape.checkpoint + result + data["disk"],
+        "proposed": asdict(proposed) | saved[proposed] if proposed else None,
         "hours": hours,
         "advice": planner.advice(asked, need, proposed),
     }
-
-
-def _kept_checkpoints(train: Train) -> int:
-    if not (train.save_steps or train.keep_best):
-        return 1  # a signal writes one
-    return _KEPT_CHECKPOINTS + train.keep_best
 
 
 def plan_summary(plan: dict[str, Any]) -> str:
@@ -143,14 +131,18 @@ def plan_summary(plan: dict[str, Any]) -> str:
         ("runs on", f"{where} of {_gib(hardware['memory'])}, {asked['strategy']}"),
         *((name, _gib(asked[name])) for name in
           ("weights", "gradients", "optimizer", "activations", "total")),
-        ("checkpoint", _gib(plan["checkpoint"])),
-        ("disk", _gib(plan["disk"])),
+        *((name, _asked_and_proposed(plan, name)) for name in ("checkpoint", "disk")),
         ("tokens", tokens),
         ("steps", steps),
         ("hours", hours or f"unknown: {_why_no_hours(data, hardware, plan['hours'])}"),
     ]  # fmt: skip
     table = "\n".join(f"{name:12} {value}" for name, value in rows)
     return f"{table}\n\n{plan['advice']}"
+
+
+def _asked_and_proposed(plan: dict[str, Any], name: str) -> str:
+    asked, proposed = (_gib((plan[key] or plan["asked"])[name]) for key in ("asked", "proposed"))
+    return asked if asked == proposed else f"{asked}; {proposed} as proposed"
 
 
 def _why_no_hours(data: dict[str, Any], hardware: dict[str, Any], hours: dict[str, float]) -> str:
@@ -171,7 +163,8 @@ def explain_memory(recipe: Recipe) -> str:
     try:
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         hardware = _find_hardware(processes if choose_device().type == "cuda" else 0, 0.0)
-        planner = _Planner(recipe, load_config(recipe), hardware, 1)
+        labels = count_data(recipe)["labels"]
+        planner = _Planner(recipe, load_config(recipe), hardware, 1, labels)
         asked = _asked(recipe, hardware)
         need = planner.need(asked)
         less = planner.propose(min(hardware.memory, need.total))  # and a device is never all free
@@ -253,7 +246,7 @@ class _Planner:
     """Measures setups of one recipe on one kind of device, each step once."""
 
     def __init__(
-        self, recipe: Recipe, config: PretrainedConfig, hardware: Hardware, steps: int
+        self, recipe: Recipe, config: PretrainedConfig, hardware: Hardware, steps: int, labels: int
     ) -> None:
         recipe = replace(recipe, model=_sized_as_saved(recipe.model))
         self.recipe = recipe
@@ -262,30 +255,37 @@ class _Planner:
         self.max_length = recipe.fim.max_length
 
         @cache
-        def shape(adapter: str) -> Shape:
-            return model_shape(config, replace(recipe.model, adapter=adapter), self.dtype, steps)
+        def shape(adapter: str, strategy: str) -> Shape:
+            model = replace(recipe.model, adapter=adapter)
+            return model_shape(config, model, self.dtype, steps, strategy)
 
         @cache
         def step(
-            adapter: str, tokens: int, checkpointing: bool, accumulates: bool
+            adapter: str, packs: int, checkpointing: bool, accumulates: bool
         ) -> tuple[int, int]:
             return step_bytes(
-                config, replace(recipe.model, adapter=adapter), tokens=tokens,
+                config, replace(recipe.model, adapter=adapter), tokens=packs * self.max_length,
                 checkpointing=checkpointing, accumulates=accumulates, dtype=self.dtype,
-                device=hardware.device.type,
+                device=hardware.device.type, labels=packs * labels,
             )  # fmt: skip
 
         self.shape, self._step = shape, step
 
     def need(self, setup: Setup) -> Need:
         """Measure a setup."""
-        shape = self.shape(setup.adapter)
+        shape = self.shape(setup.adapter, setup.strategy)
         per_process = self.recipe.train.packs_per_step * self.recipe.train.gradient_accumulation
         step = self._step(
-            setup.adapter, setup.packs_per_step * self.max_length, setup.gradient_checkpointing,
+            setup.adapter, setup.packs_per_step, setup.gradient_checkpointing,
             per_process > setup.packs_per_step,
         )  # fmt: skip
         return spread(setup.strategy, shape, step, max(1, self.hardware.gpus), self.dtype)
+
+    def saved(self, setup: Setup, packs: int) -> dict[str, int]:
+        """Measure a checkpoint, and all that is written; `packs` are bytes of them."""
+        shape = self.shape(setup.adapter, setup.strategy)
+        kept = kept_checkpoints(self.recipe.train) * shape.checkpoint
+        return {"checkpoint": shape.checkpoint, "disk": kept + shape.result + packs}
 
     def fits(self, need: Need, memory: int = 0) -> bool:
         """Whether a device has room for it."""

@@ -24,13 +24,14 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PretrainedCon
 from fim import FimError
 from finetune.model import add_adapter
 from finetune.recipe.schema import Model
-from finetune.training.checkpoint import checkpoint_bytes
+from finetune.training.checkpoint import checkpoint_bytes, saved_weights, weights_bytes
 from finetune.training.flops import Cost, training_cost
 from finetune.training.losses import add_loss
 
 _ATTENTION = "sfim_plan"
 _DEPTHS = (2, 4)
 """Layers of the models that a step is taken with."""
+_ACCELERATE_NAMES = {"fsdp2": "FSDP", "deepspeed_zero3": "DEEPSPEED"}
 _NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes of a weight in NF4 with double quantization: 4 bits, an 8-bit scale for 64, one for 256."""
 
@@ -51,6 +52,8 @@ class Shape:
     """Weights outside of the layers: the embedding and the output head."""
     checkpoint: int
     """Of one checkpoint: trained weights or all, and two moments of what is trained."""
+    result: int
+    """Of the adapter or the model that is saved in the end."""
     cost: Cost | None
     """Operations of a step; `None` for a mixture of experts."""
 
@@ -70,7 +73,9 @@ class Need:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def model_shape(config: PretrainedConfig, model: Model, dtype: torch.dtype, steps: int) -> Shape:
+def model_shape(
+    config: PretrainedConfig, model: Model, dtype: torch.dtype, steps: int, strategy: str = "single"
+) -> Shape:
     """Measure a model that is made from its config, without weights.
 
     Args:
@@ -78,6 +83,8 @@ def model_shape(config: PretrainedConfig, model: Model, dtype: torch.dtype, step
         model: the recipe's section.
         dtype: of the base's weights.
         steps: of the run; its log is part of a checkpoint.
+        strategy: `single` or a file of `accelerate_configs/`; what is saved depends on it, and the
+            rest is of the model before it is spread.
 
     Raises:
         FimError: the adapter does not fit the base.
@@ -90,14 +97,22 @@ def model_shape(config: PretrainedConfig, model: Model, dtype: torch.dtype, step
         linear = sum(_linear_bytes(layer) for layer in layers)
         weights += int(linear * (_NF4 / dtype.itemsize - 1))
     trained = [p for p in tuned.parameters() if p.requires_grad]
-    moments = {p: {"exp_avg": p, "exp_avg_sq": p, "step": torch.zeros(())} for p in trained}
+    saved = tuned
+    if strategy == "fsdp2":  # Accelerate keeps what is trained in float32
+        saved, _ = _make(config, model, torch.promote_types(dtype, torch.float32))
+    moments = {
+        p: {"exp_avg": p, "exp_avg_sq": p, "step": torch.zeros(())}
+        for p in saved.parameters() if p.requires_grad
+    }  # fmt: skip
+    name = _ACCELERATE_NAMES.get(strategy, "")
     return Shape(
         weights=weights,
         gradients=sum(p.nbytes for p in trained),
         trained=sum(p.numel() for p in trained),
         largest=max(_bytes(layer) for layer in layers),
         ends=_bytes(tuned) - inside,
-        checkpoint=checkpoint_bytes(tuned, SimpleNamespace(state=moments), steps),
+        checkpoint=checkpoint_bytes(saved, SimpleNamespace(state=moments), steps, name),
+        result=weights_bytes(saved_weights(saved)),
         cost=training_cost(tuned),
     )
 
@@ -111,6 +126,7 @@ def step_bytes(
     accumulates: bool,
     dtype: torch.dtype,
     device: str,
+    labels: int | None = None,
 ) -> tuple[int, int]:
     """Count the most bytes that a step holds beside weights and optimizer, gradients included.
 
@@ -123,6 +139,7 @@ def step_bytes(
         dtype: of the base's weights.
         device: `cuda` or `cpu`: how attention keeps what it needs, and whether autocast computes
             in bfloat16, as the launch files have it.
+        labels: tokens that have one; `None` for all.
 
     Returns:
         The peaks until half of the layers are back, and after: only the second is sure to hold all
@@ -138,7 +155,8 @@ def step_bytes(
     for depth in depths:
         tuned, base = _make(_shallow(config, depth), model, dtype)
         try:
-            peaks.append(_run(tuned, base, tokens, checkpointing, accumulates, device, half))
+            with FakeTensorMode(), _LiveBytes(labels) as memory, _attention_of(device):
+                peaks.append(_run(memory, tuned, base, tokens, checkpointing, accumulates, half))
         except (RuntimeError, NotImplementedError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise FimError(
@@ -194,10 +212,11 @@ def spread(
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Adds up the storages that are alive; every position has a label, whatever it holds."""
+    """Adds up the storages that are alive; of labels without numbers, so many are there, or all."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: int | None = None) -> None:
         super().__init__()
+        self.labels = labels
         self.live = self.peak = 0
         self.peaks: list[int] = []
         self._seen = WeakIdKeyDictionary()
@@ -207,7 +226,8 @@ class _LiveBytes(TorchDispatchMode):
     ) -> Any:
         if func is torch.ops.aten.nonzero.default and isinstance(args[0], FakeTensor):
             # of labels: its length is in no shape
-            result = args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+            size = args[0].numel() if self.labels is None else min(self.labels, args[0].numel())
+            result = args[0].new_empty((size, args[0].dim()), dtype=torch.int64)
         else:
             result = func(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self._add, result)
@@ -233,12 +253,12 @@ class _LiveBytes(TorchDispatchMode):
 
 
 def _run(
+    memory: _LiveBytes,
     tuned: Any,
     base: Any,
     tokens: int,
     checkpointing: bool,
     accumulates: bool,
-    device: str,
     half: bool,
 ) -> tuple[int, int]:
     """Take a step.
@@ -248,28 +268,27 @@ def _run(
         the second gradients; each grows by the same with every layer.
     """
     layers = _layers(base)
-    with FakeTensorMode(), _LiveBytes() as memory, _attention_of(device):
-        _fill(tuned)
-        weights = memory.live
-        tuned.train()
-        if checkpointing:
-            recompute_activations(base)
-        add_loss(base)
-        layers[len(layers) // 2 - 1].register_forward_hook(
-            lambda module, inputs, output: _first(output).register_hook(memory.cut) and None
-        )
-        for _ in range(1 + accumulates):
-            memory.peaks.clear()
-            memory.peak = memory.live
-            ids = torch.zeros(1, tokens, dtype=torch.int64)
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = tuned(
-                    input_ids=ids, position_ids=ids.clone(), labels=ids.clone(),
-                    token_weights=torch.ones(tokens - 1), use_cache=False,
-                ).loss  # fmt: skip
-            loss.backward()
-            del loss
-        memory.cut()
+    _fill(tuned)
+    weights = memory.live
+    tuned.train()
+    if checkpointing:
+        recompute_activations(base)
+    add_loss(base)
+    layers[len(layers) // 2 - 1].register_forward_hook(
+        lambda module, inputs, output: _first(output).register_hook(memory.cut) and None
+    )
+    for _ in range(1 + accumulates):
+        memory.peaks.clear()
+        memory.peak = memory.live
+        ids = torch.zeros(1, tokens, dtype=torch.int64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = tuned(
+                input_ids=ids, position_ids=ids.clone(), labels=ids.clone(),
+                token_weights=torch.ones(tokens - 1), use_cache=False,
+            ).loss  # fmt: skip
+        loss.backward()
+        del loss
+    memory.cut()
     return max(memory.peaks[:-1]) - weights, memory.peaks[-1] - weights
 
 

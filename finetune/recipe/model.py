@@ -10,7 +10,11 @@ from finetune.recipe.checks import RATE, Limit, at_least, limit_faults
 ATTENTIONS = (
     "auto", "blocks", "flash_attention_2", "flash_attention_3", "flex_attention", "sdpa",
 )  # fmt: skip
-ADAPTERS = ("lora", "rslora", "dora", "pissa", "qlora", "full")
+ADAPTERS = {
+    "lora": "LoRA", "rslora": "rank-stabilized LoRA", "dora": "DoRA", "pissa": "PiSSA",
+    "qlora": "QLoRA", "full": "full weights",
+}  # fmt: skip
+"""What may be trained, and what reports and model cards call it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,7 @@ MODEL_LIMITS: tuple[tuple[Limit, str], ...] = (
 MODEL_CHOICES: dict[str, tuple[str, ...]] = {
     "model.format": ("auto", *FORMATS),
     "model.tokenizer": ("auto", "transformers", "fastokens"),
-    "model.adapter": ADAPTERS,
+    "model.adapter": tuple(ADAPTERS),
     "model.attention": ATTENTIONS,
     "model.dtype": ("auto", "float32", "bfloat16", "float64"),
 }

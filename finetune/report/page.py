@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from finetune.metrics import METRICS, Metric
+from finetune.metrics import FEW_FILES, METRICS, Metric
+from finetune.recipe.model import ADAPTERS
 from finetune.report import charts
 from finetune.report.charts import (
     absent,
@@ -81,16 +82,21 @@ def _headline(inputs: Inputs) -> str:
 
 def _sentence(inputs: Inputs) -> str:
     model, stats = inputs.recipe.get("model", {}), inputs.stats
-    how = "All weights of" if model.get("adapter") == "full" else "A LoRA adapter for"
+    adapter = model.get("adapter", "lora")
+    how = "All weights of" if adapter == "full" else f"A {ADAPTERS[adapter]} adapter for"
     name = f"<strong>{escape(str(model.get('name') or ''))}</strong>"
     parts = [f"{how} {name}" if model.get("name") else "A model from nothing" if model else "A run"]
     if stats:
-        kept, num_bytes = stats.get("documents", {}).get("kept"), stats.get("bytes")
-        parts.append(f", tuned on {count(kept)} files ({size(num_bytes)}): {_languages(stats)}")
+        kept = stats.get("documents", {}).get("kept", 0)
+        trained = kept - stats.get("held_out", {}).get("documents", 0)
+        parts.append(
+            f", tuned on {count(trained)} of {count(kept)} files ({size(stats.get('bytes'))}): "
+            f"{_languages(stats)}"
+        )
     if inputs.metrics.get("adapter"):
         now = inputs.metrics["adapter"]
         files = f" in {count(now['files'])} held-out files" if "files" in now else ""
-        parts.append(f"; evaluated on {count(now.get('n'))} places{files}")
+        parts.append(f"; evaluated on {_places(now.get('n'))}{files}")
     return "".join(parts) + "."
 
 
@@ -161,7 +167,8 @@ def _results(inputs: Inputs) -> str:
     note = (
         '<p class="note">Differences are adapter minus base on the same places, shares in '
         "percentage points, with 95&nbsp;% bootstrap intervals that resample files. Colored only "
-        "where the interval excludes 0; the line in the middle of each chart is 0.</p>"
+        "where the interval excludes 0; the line in the middle of each chart is 0. "
+        f"Fewer than {FEW_FILES} files have no interval.</p>"
     )
     parts = [note, _overall(metrics, "base", "adapter", "paired")]
     for key, title in (("by_scenario", "By scenario"), ("by_language", "By language")):
@@ -208,7 +215,7 @@ def _metric_table(metrics: Mapping[str, Any], key: str, name: str) -> str:
     reach = _reach([paired.get(group, {}).get(name, {}) for group in groups])
     rows = [
         _row(
-            f"{escape(group)} <small>{count(new[group].get('n'))} places</small>",
+            f"{escape(group)} <small>{_places(new[group].get('n'))}</small>",
             METRICS[name],
             (old.get(group, {}).get(name), new[group][name]),
             paired.get(group, {}).get(name, {}),
@@ -218,6 +225,10 @@ def _metric_table(metrics: Mapping[str, Any], key: str, name: str) -> str:
     ]
     head = ("", "base", "adapter", "difference", "", "95&nbsp;% interval")
     return table(head, rows) if rows else ""
+
+
+def _places(number: object) -> str:
+    return f"{count(number)} {'place' if number == 1 else 'places'}"
 
 
 def _reach(intervals: Iterable[Mapping[str, Any]]) -> float:

@@ -32,8 +32,6 @@ _MORE_THAN_LORA = ("modules_to_save", "trainable_token_indices")
 class Adapter:
     """A way to train a low-rank change of a base."""
 
-    label: str
-    """What it is called in a model card."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Of PEFT's `LoraConfig`, beside rank, alpha, dropout and targets."""
     is_quantized: bool = False
@@ -42,16 +40,16 @@ class Adapter:
 
 ADAPTERS = {
     # Hu et al. 2021, arXiv 2106.09685
-    "lora": Adapter(label="LoRA"),
+    "lora": Adapter(),
     # Kalajdzievski 2023, arXiv 2312.03732: with alpha / sqrt(r) a high rank learns like a low one
-    "rslora": Adapter(label="rank-stabilized LoRA", arguments={"use_rslora": True}),
+    "rslora": Adapter(arguments={"use_rslora": True}),
     # Liu et al. 2024, arXiv 2402.09353: learns the length of each row apart from its direction
-    "dora": Adapter(label="DoRA", arguments={"use_dora": True}),
+    "dora": Adapter(arguments={"use_dora": True}),
     # Meng et al. 2024, arXiv 2404.02948: begins with the principal directions of each weight, by
     # randomized SVD with 16 iterations, which the paper finds as good as the full one
-    "pissa": Adapter(label="PiSSA", arguments={"init_lora_weights": "pissa_niter_16"}),
+    "pissa": Adapter(arguments={"init_lora_weights": "pissa_niter_16"}),
     # Dettmers et al. 2023, arXiv 2305.14314
-    "qlora": Adapter(label="QLoRA", is_quantized=True),
+    "qlora": Adapter(is_quantized=True),
 }
 
 

@@ -135,22 +135,36 @@ def explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
     Raises:
         FimError: no space, a limit on the size of files, or a disk that cannot be written.
     """
-    free = shutil.disk_usage(folder).free
-    reason = os.strerror(errno.ENOSPC) if needed > free else None
-    if reason is None:
-        try:
-            yield
-            return
-        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
-            reason = _disk_reason(error)
-            if reason is None:
-                raise
+    if needed > shutil.disk_usage(folder).free:
+        raise _disk_error(os.strerror(errno.ENOSPC), folder, needed)
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+        told = explained(error, folder, needed)
+        if told is error:
+            raise
+        raise told from None
+
+
+def explained(error: BaseException, folder: Path, needed: int) -> BaseException:
+    """Return the one line that a disk's error is told by; another error is returned as it is.
+
+    Args:
+        error: of writing.
+        folder: was to be written.
+        needed: bytes of it, some of which may be there.
+    """
+    reason = _disk_reason(error)
+    return error if reason is None else _disk_error(reason, folder, needed)
+
+
+def _disk_error(reason: str, folder: Path, needed: int) -> FimError:
     way_out = "mend the disk"
     if reason not in map(os.strerror, _FAILING):
         reason += f": {needed:,} bytes needed, {shutil.disk_usage(folder).free:,} free"
         way_out = "make room"
     kept = any(folder.glob("**/checkpoint-*/COMPLETE"))
-    raise FimError(
+    return FimError(
         f"{folder}: {reason}; {way_out} and run again"
         f"{', it goes on from the last checkpoint' if kept else ''}"
     )
@@ -218,12 +232,11 @@ def stop_if_one_failed(
     if not sum_over_processes([float(bool(errors))], device)[0]:
         return
     if errors:
-        with explain_full_disk(folder, needed):
-            raise errors[0]
+        raise explained(errors[0], folder, needed)
     fail_together(f"{folder}: another process cannot write there", first)
 
 
-def leave_at_once(error: Exception, folder: Path, needed: int) -> NoReturn:
+def leave_at_once(error: BaseException, folder: Path, needed: int) -> NoReturn:
     """Say why and end this process alone; those that wait for it end when they find it gone.
 
     Args:
@@ -231,16 +244,14 @@ def leave_at_once(error: Exception, folder: Path, needed: int) -> NoReturn:
         folder: was to be written.
         needed: bytes of it.
     """
-    said = f"{folder}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
-    try:
-        with explain_full_disk(folder, needed):
-            raise error
-    except FimError as explained:
-        said = str(explained)
-    except (OSError, RuntimeError):
-        pass
+    told = explained(error, folder, needed)
+    said = str(told) if told is not error else f"{folder}: {_first_line(error)}"
     os.write(2, f"error: {said}\n".encode())
     os._exit(1)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def fail_together(message: str, first: bool) -> NoReturn:

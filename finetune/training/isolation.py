@@ -37,6 +37,14 @@ _LEAKING_MODELS = {
 """Model types of transformers 5.23 that leak whatever the attention."""
 _LEAKING_WITH_MASKS = ("biogpt", "gpt_oss", "granitemoehybrid", "opt")
 """Those that leak where transformers builds the mask, and not with `blocks`."""
+_EXPERTS = ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts")
+_CHOSEN = ("moe_k", "moe_topk", "num_experts_per_tok", "num_experts_per_token", "top_k_experts")
+"""What configurations call the experts of a layer, and those of them that a token goes to."""
+_FEWER = {
+    **dict.fromkeys(("n_group", "num_expert_group", "topk_group"), 1),
+    **dict.fromkeys(("num_kv_shared_layers", "zero_expert_num"), 0),
+}
+"""Entries of a configuration that do not fit few layers and experts, and what does."""
 
 
 def refuse_leaking(config: PretrainedConfig, attention: str) -> None:
@@ -150,8 +158,9 @@ def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedMod
 
     A leak is a matter of the architecture and the attention, not of the weights. So it has the
     config, widths, vocabulary, dtype and attention of the model, random weights, and one layer of
-    each kind that the config tells apart, at least two. The generators of random numbers stay as
-    they are.
+    each kind that the config tells apart, at least two. A token goes to all experts, which are few,
+    for random routers are near ties, where a rounding chooses. The generators of random numbers
+    stay as they are.
 
     Args:
         model: perhaps too large for a device, or without weights in this process.
@@ -160,10 +169,11 @@ def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedMod
     Raises:
         FimError: its architecture cannot be had with so few layers.
     """
-    with torch.device(device), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with torch.device(device), _default_dtype(model.dtype), generators:
         torch.manual_seed(0)
         try:  # not by `from_config`, whose weights DeepSpeed would deal out
-            stand_in = type(model)(_shallow(model.config)).to(model.dtype)
+            stand_in = type(model)(_shallow(model.config))
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
             raise FimError(
                 f"{model.config.model_type}: has no small model to prove on that its samples stay "
@@ -174,6 +184,16 @@ def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedMod
                 torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
     stand_in.set_attn_implementation(model.config._attn_implementation)
     return stand_in
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    own = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(own)
 
 
 def _shallow(config: PretrainedConfig) -> PretrainedConfig:
@@ -189,6 +209,13 @@ def _shallow(config: PretrainedConfig) -> PretrainedConfig:
     for name, value in lists.items():
         setattr(text, name, [value[layer] for layer in kept])
     text.num_hidden_layers = len(kept)
+    chosen = next(filter(None, map(vars(text).get, _CHOSEN)), 0)
+    chosen = max(chosen) if isinstance(chosen, list | tuple) else chosen
+    # two at least, for routers with groups rank these by their best two
+    fewer = _FEWER | (dict.fromkeys(_EXPERTS + _CHOSEN, max(2, chosen)) if chosen else {})
+    for name in fewer.keys() & vars(text).keys():
+        if vars(text)[name]:
+            setattr(text, name, fewer[name])
     return shallow
 
 

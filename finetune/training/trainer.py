@@ -182,8 +182,11 @@ class PackTrainer(SFTTrainer):
                 try:
                     super(SFTTrainer, self)._save_checkpoint(model, trial)  # TRL adds a card
                 except (OSError, RuntimeError) as error:
-                    if self.is_deepspeed_enabled:  # the others may be waiting in the midst of it
-                        leave_at_once(error, checkpoints, needed)
+                    # the others may be waiting in the midst of it: DeepSpeed writes between
+                    # barriers, and what is no error of a file is one of gathering weights
+                    gathers = self.is_fsdp_enabled and isinstance(error, RuntimeError)
+                    if self.is_deepspeed_enabled or gathers:
+                        leave_at_once([*self.write_errors, error][0], checkpoints, needed)
                     raise
                 if first and self.state.best_model_checkpoint:  # a path
                     self.state.best_model_checkpoint = None
