@@ -26,6 +26,11 @@ def warn(text: str) -> None:
     say(f"warning: {text}")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library's error says, or its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def is_first() -> bool:
     """Whether this is the only process of a launch or its first one."""
     return int(os.environ.get("RANK", "0")) == 0

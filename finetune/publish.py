@@ -30,6 +30,7 @@ from finetune.model import (
     save_tuned,
     tuned_folder,
 )
+from finetune.progress import first_line
 from finetune.recipe.corpus import SOURCE_KINDS
 from finetune.recipe.schema import Recipe
 from finetune.samples.tokenizer import load_format, load_tokenizer
@@ -143,7 +144,7 @@ def merge(run: Path, out: Path) -> Path:
     try:
         merged = model.merge_and_unload(safe_merge=True)
     except ValueError as error:  # NaN or infinite
-        raise FimError(f"{folder}: {str(error).splitlines()[0]}; train again") from None
+        raise FimError(f"{folder}: {first_line(error)}; train again") from None
     manifest = read_json(folder / MANIFEST)
     base = manifest.get("base", "")
     with stage_folder(out) as fresh:

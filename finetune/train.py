@@ -35,7 +35,7 @@ from finetune.model import (
 )
 from finetune.plan.estimate import explain_memory, is_out_of_memory
 from finetune.prepare import prepare_fingerprint, write_run_recipe
-from finetune.progress import is_first, say
+from finetune.progress import first_line, is_first, say
 from finetune.recipe.file import read_recipe
 from finetune.recipe.schema import Recipe
 from finetune.samples.tokenizer import load_run_tokenizer
@@ -115,7 +115,7 @@ def _train(recipe: Recipe, folder: Path, made_from: str) -> None:
         raise FimError(explain_memory(recipe)) from None
     except _tracker_errors(recipe.train.report_to) as error:
         raise FimError(
-            f"train.report_to: {str(error).splitlines()[0].rstrip('.')}; run: wandb login, "
+            f"train.report_to: {first_line(error).rstrip('.')}; run: wandb login, "
             "or set WANDB_MODE=offline"
         ) from None
     with catch_signals():  # a run without checkpoints would be lost

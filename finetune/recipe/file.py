@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from finetune.progress import first_line
 from finetune.recipe.checks import did_you_mean
 from finetune.recipe.presets import FILTER_PRESETS, PRESETS
 from finetune.recipe.schema import Recipe, RecipeError
@@ -110,7 +111,7 @@ def _parse(text: str) -> Any:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise RecipeError(f"not a YAML file ({line}{error.problem})") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise RecipeError(f"not a YAML file ({str(error).splitlines()[0]})") from None
+        raise RecipeError(f"not a YAML file ({first_line(error)})") from None
 
 
 def _make_recipe(

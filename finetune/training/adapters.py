@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from fim import FimError
+from finetune.progress import first_line
 from finetune.recipe.schema import Model
 from finetune.samples.tokenizer import load_or_refuse
 from finetune.store import read_json, write_json
@@ -87,9 +88,9 @@ def add_adapter(base: PreTrainedModel, model: Model, sentinel_ids: Sequence[int]
         with quiet_peft():
             tuned = get_peft_model(base, config)
     except ValueError as error:
-        raise FimError(f"model.lora_targets: {str(error).splitlines()[0]}") from None
+        raise FimError(f"model.lora_targets: {first_line(error)}") from None
     except TypeError as error:  # PiSSA in float64
-        raise FimError(f"model.adapter: {str(error).splitlines()[0]}") from None
+        raise FimError(f"model.adapter: {first_line(error)}") from None
     if "init_lora_weights" in arguments:
         saved = get_peft_model_state_dict(tuned, save_embedding_layers=False)
         tuned.pissa_start = {name: tensor.cpu().clone() for name, tensor in saved.items()}

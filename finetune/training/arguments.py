@@ -11,6 +11,7 @@ from transformers import AttentionInterface
 from trl import SFTConfig
 
 from fim import FimError
+from finetune.progress import first_line
 from finetune.recipe.schema import Recipe
 from finetune.training.attention import BLOCKS, block_attention
 from finetune.training.device import choose_dtype
@@ -80,7 +81,7 @@ def training_arguments(
             dataset_kwargs={"skip_prepare_dataset": True},
         )
     except ValueError as error:
-        raise FimError(f"train: {str(error).splitlines()[0]}") from None
+        raise FimError(f"train: {first_line(error)}") from None
 
 
 def check_launch(device: torch.device) -> None:

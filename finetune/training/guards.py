@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint import CheckpointException
 
 from fim import FimError
+from finetune.progress import first_line
 
 WINDOW = 128
 """Steps that a new one is compared with."""
@@ -245,13 +246,9 @@ def leave_at_once(error: BaseException, folder: Path, needed: int) -> NoReturn:
         needed: bytes of it.
     """
     told = explained(error, folder, needed)
-    said = str(told) if told is not error else f"{folder}: {_first_line(error)}"
+    said = str(told) if told is not error else f"{folder}: {first_line(error)}"
     os.write(2, f"error: {said}\n".encode())
     os._exit(1)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def fail_together(message: str, first: bool) -> NoReturn:

@@ -9,6 +9,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from fim import FimError
+from finetune.progress import first_line
 from finetune.training.attention import BLOCKS, choose_attention
 from finetune.training.losses import collate as collate_packs
 
@@ -131,7 +132,7 @@ def check_isolation(model: PreTrainedModel, collate: Any) -> None:
     except torch.OutOfMemoryError:
         raise
     except (ValueError, TypeError, RuntimeError, ImportError, AssertionError) as error:
-        raise FimError(f"{who} cannot run a pack ({_first_line(error)}); {way_out}") from None
+        raise FimError(f"{who} cannot run a pack ({first_line(error)}); {way_out}") from None
     finally:
         model.train(was_training)
     if not alone.isfinite().all():
@@ -147,10 +148,6 @@ def check_isolation(model: PreTrainedModel, collate: Any) -> None:
         )
     if not (eager - alone).abs().max() <= tolerance * scale:
         raise FimError(f"{who} computes something else than the model's own attention; {way_out}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
@@ -177,7 +174,7 @@ def make_stand_in(model: PreTrainedModel, device: torch.device) -> PreTrainedMod
         except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
             raise FimError(
                 f"{model.config.model_type}: has no small model to prove on that its samples stay "
-                f"apart ({_first_line(error)}); use accelerate_configs/ddp.yaml"
+                f"apart ({first_line(error)}); use accelerate_configs/ddp.yaml"
             ) from None
         for parameter in stand_in.parameters():
             if parameter.ndim > 1:  # states and scores of a trained model's size

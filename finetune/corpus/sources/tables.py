@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fim import FimError
+from finetune.progress import first_line
 from finetune.recipe.corpus import Source
 
 PACKINGS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
@@ -77,7 +78,7 @@ def read_dataset(source: Source, path: Path) -> Iterator[tuple[int, Any, int]]:
     except FimError:
         raise
     except Exception as error:  # the library has no common exception
-        raise FimError(f"{place}: 'datasets' cannot load it ({_first_line(error)})") from None
+        raise FimError(f"{place}: 'datasets' cannot load it ({first_line(error)})") from None
 
 
 def split_dataset_name(text: str) -> tuple[str, str | None, str]:
@@ -126,8 +127,4 @@ def _whole(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise FimError(f"{path}: not a whole {kind} file ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FimError(f"{path}: not a whole {kind} file ({first_line(error)})") from None
