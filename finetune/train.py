@@ -52,7 +52,7 @@ from finetune.training.attention import choose_attention
 from finetune.training.checkpoint import MarkComplete, newest_complete, saved_weights, weights_bytes
 from finetune.training.device import choose_device, choose_dtype
 from finetune.training.flops import peak_flops, training_cost
-from finetune.training.guards import catch_signals, explain_full_disk
+from finetune.training.guards import catch_signals, check_room, explain_full_disk
 from finetune.training.held_out import HeldOut, read_held_out
 from finetune.training.host_memory import start_sparing
 from finetune.training.isolation import check_isolation, make_stand_in
@@ -305,8 +305,8 @@ def _open_run(recipe: Recipe, made_from: str, needed: int) -> Path | None:
         write_text(mark, made_from)
     write_run_recipe(recipe)
     checkpoint = newest_complete(folder)  # deletes what a crash left
-    with explain_full_disk(recipe.folder, needed):
-        return checkpoint
+    check_room(recipe.folder, needed)
+    return checkpoint
 
 
 def _in_first(work: Callable[[], Any]) -> Any:

@@ -125,6 +125,16 @@ def _log(norms: Sequence[float]) -> np.ndarray:
     return np.log(np.maximum(norms, 1e-30))
 
 
+def check_room(folder: Path, needed: int) -> None:
+    """Refuse to write so many bytes where there is less space.
+
+    Raises:
+        FimError: names the folder, the bytes needed and the bytes free.
+    """
+    if needed > shutil.disk_usage(folder).free:
+        raise _disk_error(os.strerror(errno.ENOSPC), folder, needed)
+
+
 @contextmanager
 def explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
     """Turn the many errors of a disk that is full or fails into one line.
@@ -136,8 +146,7 @@ def explain_full_disk(folder: Path, needed: int) -> Iterator[None]:
     Raises:
         FimError: no space, a limit on the size of files, or a disk that cannot be written.
     """
-    if needed > shutil.disk_usage(folder).free:
-        raise _disk_error(os.strerror(errno.ENOSPC), folder, needed)
+    check_room(folder, needed)
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:

@@ -21,7 +21,7 @@ from finetune.training.checkpoint import checkpoint_bytes, save_weights
 from finetune.training.guards import (
     Stopped,
     catch_signals,
-    explain_full_disk,
+    check_room,
     fail_together,
     find_spike,
     hold_back_writes,
@@ -173,8 +173,8 @@ class PackTrainer(SFTTrainer):
         self.write_errors.clear()
         with hold_back_writes(self.write_errors):
             folder.mkdir(parents=True, exist_ok=True)
-            with explain_full_disk(checkpoints, needed if first else 0):
-                pass
+            if first:
+                check_room(checkpoints, needed)
         agreed = checkpoints, needed, first, self.args.device
         try:
             stop_if_one_failed(self.write_errors, *agreed)
